@@ -1,0 +1,25 @@
+# make demo | test | lint | lock. Each makes .venv from requirements.lock when that file is newer.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+BIN := .venv/bin
+
+.PHONY: demo test lint lock clean
+
+.venv/.made: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("NanoUptake needs Python 3.11 or newer; found " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+lint: .venv/.made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: .venv/.made
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+lock: .venv/.made
+	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
