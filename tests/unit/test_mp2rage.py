@@ -1,9 +1,10 @@
-"""The closed form against a pulse-by-pulse recursion that shares no code with it; the inverse against the model."""
+"""The closed form against a recursion that shares no code with it; the inverse against the model."""
 
 import math
 
 import numpy as np
 import pytest
+
 from nanouptake.errors import DataError
 from nanouptake.mp2rage import Lookup, Protocol, from_dn, to_dn
 from nanouptake.validity import Validity
@@ -57,7 +58,7 @@ def test_closed_form_is_the_recursion(shots, b1):
 
 
 def test_published_range_of_the_usual_protocol():
-    """shared physics notes, simulated independently: 0.106 to 4.47 s; UNI 0.4848 at 0.2 s, 0.4895 at 0.1 s."""
+    """An independent simulation gave 0.106 to 4.47 s, and UNI 0.4848 at 0.2 s and 0.4895 at 0.1 s."""
     assert Lookup(PROTOCOL).t1_range_s == pytest.approx((0.106, 4.47), abs=1e-3)
     assert PROTOCOL.uni([0.2, 0.1]) == pytest.approx([0.4848, 0.4895], abs=5e-5)
 

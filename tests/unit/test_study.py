@@ -1,0 +1,105 @@
+"""The sheet and the config fail at the start, by name; code digests follow imports and ignore comments."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanouptake.code_digest import code_digest
+from nanouptake.errors import DataError
+from nanouptake.study import Study
+
+ROOT = Path(__file__).parents[2]
+GOOD = "patient\ttimepoint\tpath\n" + "".join(f"A1\t{t}\tdata/A1/{t}\n" for t in ("planning", "pre", "post"))
+
+
+def load(tmp_path, text=GOOD, **changes):
+    sheet = tmp_path / "scans.tsv"
+    sheet.write_text(text)
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            config[section][name] = value
+        else:
+            config[section] = value
+    return Study.load(config, sheet=sheet, schemas=ROOT / "workflow/schemas")
+
+
+def test_a_good_study_loads(tmp_path):
+    study = load(tmp_path)
+    assert study.patients == ["A1"]
+    assert study.posts("A1") == ["post"]
+    assert not study.is_reference("A1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("patient\ttimepoint\tpath\n", "empty"),
+        (GOOD + "A1\tpost\tdata/again\n", "listed twice"),
+        (GOOD.replace("A1\tpre", "../x\tpre"), "not allowed"),
+        (GOOD.replace("\tpre\t", "\tbefore\t"), "not allowed"),
+        (GOOD.replace("A1\tpre\tdata/A1/pre\n", ""), "has no pre scan"),
+        (GOOD.replace("A1\tpost\tdata/A1/post\n", ""), "has no post scan"),
+        (GOOD + "a1" + GOOD.split("\n", 1)[1].replace("A1\t", "a1\t")[2:], "case only"),
+        (GOOD.replace("path", "folder"), "not"),
+        (GOOD + "A2\tpre\n", "cells"),
+    ],
+)
+def test_bad_sheets_are_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"mp2rage__ti1_s": 700}, "mp2rage.ti1_s"),
+        ({"mp2rage__ti_s": 1}, "mp2rage.ti_s"),
+        ({"agents": {}}, "agents"),
+        ({"agent__r1_per_mm_per_s": -1}, "agent.r1_per_mm_per_s"),
+    ],
+)
+def test_bad_configs_are_refused_by_field(tmp_path, change, field):
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, **change)
+    assert caught.value.field == field
+
+
+def test_a_changed_file_changes_the_listing(tmp_path):
+    scan = tmp_path / "data"
+    scan.mkdir()
+    (scan / "a").write_text("1")
+    text = GOOD.replace("data/A1", str(scan)).replace("/pre\n", "\n").replace("/post\n", "\n")
+    before = load(tmp_path, text).listing("A1", "pre")
+    from nanouptake import study
+
+    study._listing.cache_clear()
+    (scan / "deeper").mkdir()
+    (scan / "deeper" / "b").write_text("2")
+    assert load(tmp_path, text).listing("A1", "pre") != before
+
+
+def test_code_digest_follows_imports_and_ignores_comments(tmp_path):
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from . import b\n")
+    (package / "b.py").write_text("X = 1\n")
+    (package / "c.py").write_text("Y = 1\n")
+    (tmp_path / "s.py").write_text("from pkg.a import b\n")
+
+    def digest():
+        from nanouptake import code_digest as module
+
+        module._parsed.cache_clear()
+        return code_digest(tmp_path / "s.py", package=package)
+
+    first = digest()
+    (package / "b.py").write_text("X = 1  # why\n")
+    (package / "c.py").write_text("Y = 2\n")
+    assert digest() == first
+    (package / "b.py").write_text("X = 2\n")
+    assert digest() != first

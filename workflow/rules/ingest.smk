@@ -1,0 +1,51 @@
+rule ingest_session:
+    """Find, convert and check the MP2RAGE (and MPRAGE) of one session."""
+    input:
+        made_here=scan_made_here,
+    output:
+        t1w=ANAT + "_T1w.nii.gz",
+        uni=ANAT + "_UNIT1.nii.gz",
+        inv1=ANAT + "_inv-1_MP2RAGE.nii.gz",
+        inv2=ANAT + "_inv-2_MP2RAGE.nii.gz",
+        series=SES + "/series.tsv",
+        status=SES + "/ingest.json",
+    log:
+        "logs/ingest/sub-{patient}_ses-{timepoint}.log",
+    wildcard_constraints:
+        timepoint="pre|post[0-9]*",
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=scan_folder,
+        listing=scan_listing,
+        override=lambda wildcards: study.override(wildcards.patient, wildcards.timepoint),
+        protocol=config["mp2rage"],
+        code=code_digest("ingest_session.py"),
+    script:
+        "../scripts/ingest_session.py"
+
+
+rule ingest_planning:
+    """Find, convert and check the planning images; read the contours."""
+    input:
+        made_here=scan_made_here,
+    output:
+        t1w=of_timepoint(ANAT, "planning") + "_T1w.nii.gz",
+        ct=of_timepoint(ANAT, "planning") + "_ct.nii.gz",
+        contours="results/sub-{patient}/ses-planning/contours.json",
+        series="results/sub-{patient}/ses-planning/series.tsv",
+        status="results/sub-{patient}/ses-planning/ingest.json",
+    log:
+        "logs/ingest/sub-{patient}_ses-planning.log",
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=lambda wildcards: study.folder(wildcards.patient, "planning"),
+        listing=lambda wildcards: study.listing(wildcards.patient, "planning"),
+        override=lambda wildcards: study.override(wildcards.patient, "planning"),
+        name_pattern=config["tumors"]["name_pattern"],
+        code=code_digest("ingest_planning.py"),
+    script:
+        "../scripts/ingest_planning.py"

@@ -1,0 +1,36 @@
+def of_posts(pattern):
+    """Input function: the pattern for every post timepoint of the patient."""
+    return lambda wildcards: [
+        pattern.format(patient=wildcards.patient, timepoint=timepoint)
+        for timepoint in study.posts(wildcards.patient)
+    ]
+
+
+rule measure_tumors:
+    """One row per tumour and post timepoint, and the patient's picture."""
+    input:
+        pre_t1=of_timepoint(ANAT, "pre") + "_T1map.nii.gz",
+        labels=UPTAKE + "_space-pre_desc-gtv_dseg.nii.gz",
+        names=UPTAKE + "_space-pre_desc-gtv_dseg.tsv",
+        coverage=UPTAKE + "_space-pre_desc-gtv_probseg.nii.gz",
+        labelled=UPTAKE + "_space-pre_desc-gtv_status.json",
+        concentration=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_conc.nii.gz"),
+        validity=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_desc-validity_conc.nii.gz"),
+        post_t1=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_T1map.nii.gz"),
+        mapped=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_status.json"),
+    output:
+        table="results/sub-{patient}/sub-{patient}_tumors.csv",
+        dictionary="results/sub-{patient}/sub-{patient}_tumors.json",
+        picture="results/sub-{patient}/sub-{patient}_uptake.png",
+        status="results/sub-{patient}/tumors_status.json",
+    log:
+        "logs/measure_tumors/sub-{patient}.log",
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        timepoints=lambda wildcards: study.posts(wildcards.patient),
+        tumors=config["tumors"],
+        code=code_digest("measure_tumors.py"),
+    script:
+        "../scripts/measure_tumors.py"

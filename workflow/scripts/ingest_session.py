@@ -1,0 +1,40 @@
+"""One session's folder becomes MP2RAGE and MPRAGE volumes with sidecars, and a list of its series."""
+
+import json
+from pathlib import Path
+
+from nanouptake.images import save, write_atomic
+from nanouptake.ingest import ingest, series_table
+from nanouptake.mp2rage import Protocol
+from nanouptake.steps import run_step
+
+
+def main(folder, timepoint, out, protocol, override):
+    roles = {
+        "T1w": out["t1w"],
+        "UNIT1": out["uni"],
+        "inv-1_MP2RAGE": out["inv1"],
+        "inv-2_MP2RAGE": out["inv2"],
+    }
+
+    def work():
+        volumes, _, series, others, flags = ingest(
+            Path(folder), kind="session", protocol=Protocol(**protocol), override=override
+        )
+        for role, path in roles.items():
+            if role not in volumes:
+                write_atomic(path, b"")
+                flags.append(f"no {role} in {timepoint}")
+                continue
+            save(path, volumes[role][0])
+            side = Path(path.removesuffix(".nii.gz") + ".json")
+            write_atomic(side, json.dumps(volumes[role][1], indent=1, sort_keys=True) + "\n")
+        write_atomic(out["series"], series_table(series, others))
+        return {"flags": flags}
+
+    run_step(f"ingest {timepoint}", work, status=out["status"], outputs=[*roles.values(), out["series"]])
+
+
+if "snakemake" in globals():
+    s = snakemake  # noqa: F821
+    main(s.params.folder, s.wildcards.timepoint, dict(s.output.items()), s.params.protocol, s.params.override)

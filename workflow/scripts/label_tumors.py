@@ -1,0 +1,40 @@
+"""Contours become tumour labels and coverage on the grid of the pre scan."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from nanouptake.contours import Solid, coverage, label_image
+
+from nanouptake.geometry import read_itk
+from nanouptake.images import load, save, write_atomic
+from nanouptake.steps import run_step
+
+
+def main(inp, out):
+    def work():
+        grid = load(inp["grid"])
+        matrix = read_itk(inp["xfm"])
+        tumours = json.loads(Path(inp["contours"]).read_text())["tumors"]
+        parts, rows, flags = [], ["index\tname\tvolume_ml"], []
+        for index, tumour in enumerate(tumours, start=1):
+            solid = Solid([np.array(c) for c in tumour["contours"]])
+            part = coverage(solid, grid.shape, grid.affine, matrix=matrix)
+            parts.append(part)
+            volume = float(part[1].sum()) * grid.voxel_ml
+            rows.append(f"{index}\t{tumour['name']}\t{volume:.6g}")
+            if volume == 0:
+                flags.append(f"{tumour['name']} lies outside the pre scan")
+        labels, covered = label_image(parts, grid.shape)
+        save(out["labels"], grid.like(labels))
+        save(out["coverage"], grid.like(covered))
+        write_atomic(out["names"], "\n".join(rows) + "\n")
+        return {"flags": flags}
+
+    outputs = [out[k] for k in ("labels", "coverage", "names")]
+    run_step("label tumours", work, status=out["status"], outputs=outputs, upstream=[inp["registered"]])
+
+
+if "snakemake" in globals():
+    s = snakemake  # noqa: F821
+    main(dict(s.input.items()), dict(s.output.items()))

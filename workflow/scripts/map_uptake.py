@@ -1,0 +1,49 @@
+"""Concentration map of one post scan in the space of the pre scan: UNI is resampled once, by B-spline."""
+
+import json
+
+import numpy as np
+
+from nanouptake.concentration import code_where_unknown, concentration, resample
+from nanouptake.geometry import read_itk
+from nanouptake.images import load, save, write_atomic
+from nanouptake.mp2rage import Lookup, Protocol, from_dn
+from nanouptake.steps import run_step
+from nanouptake.validity import MEANING, Validity
+
+
+def main(inp, out, timepoint, protocol, agent):
+    def work():
+        pre, pre_code = load(inp["pre_t1"]), load(inp["pre_validity"]).data
+        uni, inside = resample(
+            load(inp["post_uni"]),
+            shape=pre.shape,
+            affine=pre.affine,
+            matrix=read_itk(inp["xfm"]),
+            where=pre_code == Validity.OK,
+        )
+        post = Lookup(Protocol(**protocol)).estimate(from_dn(uni))
+        code = code_where_unknown(pre_code, post.validity, inside)
+        conc = concentration(
+            pre.data,
+            post.t1_s,
+            r1_per_mm_per_s=agent["r1_per_mm_per_s"],
+            mg_per_ml_per_mm=agent["mg_per_ml_per_mm"],
+        )
+        save(out["concentration"], pre.like(conc.astype(np.float32)))
+        save(out["validity"], pre.like(code))
+        save(out["t1"], pre.like(post.t1_s))
+        codes = {int(c): meaning for c, meaning in MEANING.items()}
+        sidecar = {"Units": "mg/ml", "Agent": agent, "ValidityCodes": codes}
+        write_atomic(out["sidecar"], json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
+
+    outputs = [out[k] for k in ("concentration", "sidecar", "validity", "t1")]
+    run_step(
+        f"map uptake {timepoint}", work, status=out["status"], outputs=outputs, upstream=[inp["registered"]]
+    )
+
+
+if "snakemake" in globals():
+    s = snakemake  # noqa: F821
+    inp, out = dict(s.input.items()), dict(s.output.items())
+    main(inp, out, s.wildcards.timepoint, s.params.protocol, s.params.agent)
