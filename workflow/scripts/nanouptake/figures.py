@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .images import Volume, write_atomic
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "nanouptake",
     "svg.fonttype": "none",
     "font.size": 9,

@@ -238,8 +238,8 @@ class Lookup:
         if b1 is None and np.issubdtype(uni.dtype, np.integer):
             table = self._lookup(from_dn(np.arange(DN_MAX + 1)))
             inside = uni if uni.dtype == np.uint16 and uni.max(initial=0) <= DN_MAX else uni.clip(0, DN_MAX)
-            t1 = table[0].take(inside)
-            code = table[1].take(inside)
+            t1 = table[0].take(inside, mode="clip")
+            code = table[1].take(inside, mode="clip")
             if inside is not uni:
                 code[(uni < 0) | (uni > DN_MAX)] = Validity.NOT_FINITE
                 t1[code == Validity.NOT_FINITE] = np.nan

@@ -43,15 +43,15 @@ def run_step(
     upstream : iterable of path
         Status files of the steps this one needs.
     """
-    outputs = [Path(p) for p in outputs]
+    made_files = [Path(p) for p in outputs]
     result: dict = {"step": name, "ok": True, "flags": [], "reason": "", "details": {}}
     for path in upstream:
         before = read_status(path)
         result["flags"] += [f for f in before["flags"] if f not in result["flags"]]
         if not before["ok"] and result["ok"]:
             result |= {"ok": False, "reason": before["reason"]}
-    for path in [*outputs, Path(status)]:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for target in [*made_files, Path(status)]:
+        target.parent.mkdir(parents=True, exist_ok=True)
     if result["ok"]:
         try:
             made = work() or {}
@@ -60,7 +60,7 @@ def run_step(
         except DataError as error:
             result |= {"ok": False, "reason": f"{name}: {error}"}
     if not result["ok"]:
-        for path in outputs:
-            write_atomic(path, b"")
+        for target in made_files:
+            write_atomic(target, b"")
     write_atomic(status, json.dumps(result, indent=1, sort_keys=True) + "\n")
     return result
