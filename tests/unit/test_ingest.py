@@ -1,0 +1,177 @@
+"""DICOM series are recognised by their headers, bad ones are refused by name, and nothing is guessed."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from nanouptake.errors import DataError
+from nanouptake.ingest import ingest, series_table
+from nanouptake.mp2rage import Protocol
+
+PROTOCOL = Protocol(
+    tr_s=5.0,
+    ti1_s=0.7,
+    ti2_s=2.5,
+    flip1_deg=4.0,
+    flip2_deg=5.0,
+    echo_spacing_s=0.00718,
+    shots_before=48,
+    shots_after=96,
+)
+SHAPE = (8, 20, 16)  # slices, rows, columns
+RNG = np.random.default_rng(5)
+INV2 = RNG.integers(500, 900, SHAPE)
+CONTENT = {"INV1": INV2 // 2, "INV2": INV2, "UNI_Images": RNG.integers(0, 4096, SHAPE)}
+
+
+def write_series(folder, description, pixels, *, patient="A", skip=(), change=None, image_type="M"):
+    folder.mkdir(parents=True, exist_ok=True)
+    uid = generate_uid(entropy_srcs=[description, patient])
+    number = description.rpartition("INV")[2]
+    for k, plane in enumerate(pixels):
+        if k in skip:
+            continue
+        ds = Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = MRImageStorage
+        ds.SOPInstanceUID = generate_uid(entropy_srcs=[uid, str(k)])
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        ds.SeriesInstanceUID, ds.StudyInstanceUID = uid, generate_uid(entropy_srcs=[patient])
+        ds.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", patient])
+        ds.PatientID, ds.PatientName, ds.Modality = patient, "NOBODY^X", "MR"
+        ds.Manufacturer, ds.SeriesDescription = "SIEMENS", description
+        ds.SeriesNumber, ds.InstanceNumber = 1 + sum(map(ord, description)) % 97, k + 1
+        ds.ImageType = ["ORIGINAL", "PRIMARY", image_type, "ND"]
+        ds.MagneticFieldStrength, ds.RepetitionTime, ds.EchoTime = 3, 5000, 2.98
+        if number in ("1", "2"):
+            ds.InversionTime, ds.FlipAngle = {"1": (700, 4), "2": (2500, 5)}[number]
+        ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        ds.ImagePositionPatient = [10.0 - k, -8, 10]
+        ds.PixelSpacing, ds.SliceThickness, ds.SpacingBetweenSlices = [1, 1], 1, 1
+        ds.Rows, ds.Columns = plane.shape
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+        ds.PixelData = plane.astype("<u2").tobytes()
+        if change:
+            change(ds, k)
+        ds.save_as(folder / f"{description}_{k}", enforce_file_format=True)
+
+
+def session(folder, *, leave_out=(), **changes):
+    for name, pixels in CONTENT.items():
+        if name not in leave_out:
+            write_series(folder / "deep", f"t1_mp2rage_sag_{name}", pixels, **changes.get(name, {}))
+    return folder
+
+
+def read(folder, **kwargs):
+    return ingest(folder, kind="session", protocol=PROTOCOL, **kwargs)
+
+
+def test_a_session_is_read_with_values_and_geometry(tmp_path):
+    write_series(session(tmp_path), "t1_mp2rage_sag_UNI-DEN", CONTENT["UNI_Images"])
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    volumes, _, series, others, _ = read(tmp_path)
+    assert set(volumes) == {"UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"}
+    volume, side = volumes["inv-2_MP2RAGE"]
+    assert side["InversionTime"] == pytest.approx(2.5)
+    # Pixel (row 3, column 5) of slice 2 lies at IPP + 5 * row direction + 3 * column direction, LPS mm.
+    index = np.linalg.inv(volume.affine) @ [10 - 2, -8 + 5, 10 - 3, 1]
+    assert np.allclose(index, np.round(index), atol=1e-3)
+    assert volume.data[tuple(np.round(index[:3]).astype(int))] == INV2[2, 3, 5]
+    table = series_table(series, others)
+    assert "denoised" in table
+    assert "notes" not in table
+
+
+def swap(ds, _):
+    ds.InversionTime = 2500
+
+
+def truncated(folder):
+    path = next(folder.rglob("*INV1_3"))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def zero_bytes(folder):
+    next(folder.rglob("*INV1_3")).write_bytes(b"")
+
+
+def again(folder):
+    write_series(folder / "again", "t1_mp2rage_sag_rpt_UNI_Images", CONTENT["UNI_Images"])
+
+
+def other_patient(folder):
+    write_series(folder / "other", "localizer", INV2, patient="B")
+
+
+def without_position(ds, k):
+    if k == 2:
+        del ds.ImagePositionPatient
+
+
+FAULTS = {
+    "no UNI": ({"leave_out": ("UNI_Images",)}, None, "no series for the role UNIT1"),
+    "no INV1": ({"leave_out": ("INV1",)}, None, "no series for the role inv-1"),
+    "two UNI": ({}, again, "2 series for the role UNIT1"),
+    "two patients": ({}, other_patient, "more than one patient"),
+    "slice missing": ({"INV1": {"skip": (3,)}}, None, "lacks slices"),
+    "zero-byte slice": ({}, zero_bytes, "lacks slices"),
+    "truncated slice": ({}, truncated, "dcm2niix|constant|converted"),
+    "wrong timing": ({"INV1": {"change": swap}}, None, "found: 2500; wanted: 700"),
+    "no position": ({"INV2": {"change": without_position}}, None, "lack their geometry"),
+    "phase only": ({"INV1": {"image_type": "P"}}, None, "no series for the role inv-1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named(tmp_path, fault):
+    arguments, damage, message = FAULTS[fault]
+    session(tmp_path, **arguments)
+    if damage:
+        damage(tmp_path)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_swapped_inversions_are_noticed_even_with_swapped_headers(tmp_path):
+    write_series(tmp_path, "t1_mp2rage_sag_INV1", INV2)
+    write_series(tmp_path, "t1_mp2rage_sag_INV2", INV2 // 2)
+    write_series(tmp_path, "t1_mp2rage_sag_UNI_Images", CONTENT["UNI_Images"])
+    with pytest.raises(DataError, match="swapped"):
+        read(tmp_path)
+
+
+def test_an_override_settles_two_candidates(tmp_path):
+    again(session(tmp_path))
+    volumes, *_ = read(tmp_path, override={"UNIT1": "t1_mp2rage_sag_UNI_Images"})
+    assert "UNIT1" in volumes
+
+
+def test_scanner_t1_map_is_no_uni(tmp_path):
+    session(tmp_path, leave_out=("UNI_Images",))
+    write_series(tmp_path, "t1_mp2rage_sag_T1_Images", CONTENT["UNI_Images"])
+    with pytest.raises(DataError, match="scanner's own T1 map"):
+        read(tmp_path)
+
+
+def test_nothing_identifying_reaches_the_sidecar(tmp_path):
+    def canary(ds, _):
+        ds.InstitutionName, ds.PatientBirthDate, ds.StudyDate = "CANARY", "19010203", "20310405"
+
+    session(tmp_path, INV1={"change": canary})
+    volumes, *_ = read(tmp_path)
+    assert all(isinstance(v, float) for _, side in volumes.values() for v in side.values())
+
+
+def test_an_absent_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "nowhere")
+
+
+def test_the_writer_writes_what_pydicom_reads(tmp_path):
+    write_series(tmp_path, "x_INV1", INV2)
+    assert pydicom.dcmread(tmp_path / "x_INV1_0").pixel_array.tolist() == INV2[0].tolist()
