@@ -1,9 +1,13 @@
 rule collect_cohort:
     """The cohort's tables and figure 5: every tumour, every patient, every scan with its status."""
     input:
-        tables=collect("results/sub-{patient}/sub-{patient}_tumors.csv", patient=PATIENTS),
+        tables=collect(
+            "results/sub-{patient}/sub-{patient}_tumors.csv", patient=PATIENTS
+        ),
         statuses=collect("results/sub-{patient}/tumors_status.json", patient=PATIENTS),
-        ingested=[SES.format(patient=p, timepoint=t) + "/ingest.json" for p, t in study.scans],
+        ingested=[
+            SES.format(patient=p, timepoint=t) + "/ingest.json" for p, t in study.scans
+        ],
         mapped=[
             UPTAKE.format(patient=p) + f"_ses-{t}_space-pre_status.json"
             for p in PATIENTS
@@ -35,7 +39,9 @@ rule write_report:
         patients="results/cohort/patients.csv",
         scans="results/cohort/scans.csv",
         figure="results/cohort/figures/figure5_uptake_by_patient.svg",
-        pictures=collect("results/sub-{patient}/sub-{patient}_uptake.png", patient=PATIENTS),
+        pictures=collect(
+            "results/sub-{patient}/sub-{patient}_uptake.png", patient=PATIENTS
+        ),
     output:
         "results/report.html",
     log:

@@ -7,7 +7,7 @@ SCRIPTS = Path(workflow.basedir, "workflow/scripts")
 sys.path.append(str(SCRIPTS))
 
 from nanouptake.code_digest import code_digest as digest_of_script
-from nanouptake.study import Study
+from nanouptake.study import Study, closing_words
 
 study = Study.load(
     config,
@@ -54,3 +54,11 @@ def scan_made_here(wildcards):
 def scan_listing(wildcards):
     """Names, sizes and times of a scan's files in one digest; 'reference' for what a rule writes."""
     return study.listing(wildcards.patient, wildcards.timepoint)
+
+
+onsuccess:
+    print(closing_words(Path("results")), file=sys.stderr)
+
+
+onerror:
+    print(closing_words(Path("results")), file=sys.stderr)

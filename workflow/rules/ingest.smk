@@ -19,7 +19,9 @@ rule ingest_session:
     params:
         folder=scan_folder,
         listing=scan_listing,
-        override=lambda wildcards: study.override(wildcards.patient, wildcards.timepoint),
+        override=lambda wildcards: study.override(
+            wildcards.patient, wildcards.timepoint
+        ),
         protocol=config["mp2rage"],
         code=code_digest("ingest_session.py"),
     script:

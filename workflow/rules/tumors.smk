@@ -15,7 +15,9 @@ rule measure_tumors:
         coverage=UPTAKE + "_space-pre_desc-gtv_probseg.nii.gz",
         labelled=UPTAKE + "_space-pre_desc-gtv_status.json",
         concentration=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_conc.nii.gz"),
-        validity=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_desc-validity_conc.nii.gz"),
+        validity=of_posts(
+            UPTAKE + "_ses-{timepoint}_space-pre_desc-validity_conc.nii.gz"
+        ),
         post_t1=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_T1map.nii.gz"),
         mapped=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_status.json"),
     output:

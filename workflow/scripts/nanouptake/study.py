@@ -135,6 +135,21 @@ class Study:
         return _listing(self.folder(patient, timepoint))
 
 
+def closing_words(results: Path) -> str:
+    """Return the summary of a run: scans ok, flagged and failed, the reasons, and where the report is."""
+    table = results / "cohort/scans.csv"
+    if not table.exists():
+        return "No table of scans was made; see the log above for the first job that failed."
+    with table.open(newline="") as stream:
+        scans = list(csv.DictReader(stream))
+    count = Counter(row["status"] for row in scans)
+    lines = [f"Scans: {count['ok']} ok, {count['flagged']} flagged, {count['failed']} failed."]
+    for row in scans:
+        if row["status"] != "ok":
+            lines.append(f"  {row['status']}: patient {row['patient']} {row['timepoint']}: {row['reason']}")
+    return "\n".join([*lines, f"Report: {results / 'report.html'}"])
+
+
 @cache
 def _listing(folder: str) -> str:
     """Digest of the names, sizes and modification times below a folder."""

@@ -1,0 +1,141 @@
+"""The real pipeline on two reference patients, contours on the MR and on the CT, against their truth."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from nanouptake import geometry
+
+pytestmark = pytest.mark.study
+ROOT = Path(__file__).parents[2]
+PATIENTS = ("P01", "P04")
+
+
+def snakemake(study, *arguments):
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(study)]
+    command += ["--cores", str(min(2, os.cpu_count() or 1)), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return run.stderr + run.stdout
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "config").mkdir()
+    (folder / "config/config.yaml").write_text((ROOT / "config/config.yaml").read_text())
+    rows = [
+        f"{p}\t{t}\tresources/reference_trial/{p}/{t}\n"
+        for p in PATIENTS
+        for t in ("planning", "pre", "post")
+    ]
+    (folder / "config/scans.tsv").write_text("patient\ttimepoint\tpath\n" + "".join(rows))
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def truth(study):
+    tables = [pd.read_csv(study / f"resources/reference_trial/{p}/truth.csv") for p in PATIENTS]
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def compared(study, truth):
+    found = pd.read_csv(study / "results/cohort/tumors.csv")
+    return truth.merge(found, on=["patient", "timepoint", "tumor"], suffixes=("_true", ""), how="left")
+
+
+def bound_of_mean(diameter_mm, mean_mg_ml):
+    """Tolerated error of the mean: relative or absolute, whichever is larger, by size."""
+    relative, absolute = np.select(
+        [diameter_mm >= 10, diameter_mm >= 7], [(0.07, 0.002), (0.15, 0.003)], (0.25, 0.004)
+    )
+    return max(relative * abs(mean_mg_ml), absolute)
+
+
+def test_every_tumour_of_the_truth_is_measured(compared):
+    table = pd.DataFrame(
+        {
+            "patient": compared["patient"],
+            "tumor": compared["tumor"],
+            "diameter_mm": compared["diameter_mm_true"].round(1),
+            "volume_error_%": (100 * (compared["volume_ml"] / compared["volume_ml_true"] - 1)).round(2),
+            "mean_true": compared["mean_mg_ml_true"].round(4),
+            "mean": compared["mean_mg_ml"].round(4),
+        }
+    )
+    print("\n" + table.to_string(index=False))
+    assert compared["mean_mg_ml"].notna().all()
+
+
+def test_volumes(compared):
+    error = (compared["volume_ml"] / compared["volume_ml_true"] - 1).abs()
+    assert (error <= np.where(compared["diameter_mm_true"] >= 10, 0.03, 0.08)).all()
+
+
+def test_means(compared):
+    agent = compared[compared["mean_mg_ml_true"] != 0]
+    assert len(agent) > 0
+    for row in agent.itertuples():
+        bound = bound_of_mean(row.diameter_mm_true, row.mean_mg_ml_true)
+        assert abs(row.mean_mg_ml - row.mean_mg_ml_true) <= bound, (row.patient, row.tumor)
+
+
+def test_placebo_reads_zero(compared):
+    placebo = compared[compared["mean_mg_ml_true"] == 0]
+    assert len(placebo) > 0
+    assert placebo["mean_mg_ml"].abs().max() <= 0.002
+
+
+@pytest.mark.parametrize(
+    ("xfm", "fixed", "limit_mm"),
+    [("post", "post_uni", 0.1), ("contours", None, 0.3), ("planning", "planning_mr", 0.3)],
+)
+def test_registration_error_at_every_tumour(study, truth, xfm, fixed, limit_mm):
+    for patient in PATIENTS:
+        poses = json.loads((study / f"resources/reference_trial/{patient}/truth.json").read_text())
+        specification = yaml.safe_load((ROOT / "resources/phantoms/reference_trial.yaml").read_text())
+        drawn_on = specification["patients"][patient]["contours_on"]
+        moving = fixed or f"planning_{drawn_on.lower()}"
+        true = np.array(poses["poses"][moving]) @ np.linalg.inv(np.array(poses["poses"]["pre_uni"]))
+        path = study / f"results/sub-{patient}/xfm/sub-{patient}_from-{xfm}_to-pre_mode-image_xfm.txt"
+        centres = truth.loc[truth["patient"] == patient, ["x_mm", "y_mm", "z_mm"]].to_numpy()
+        error = geometry.displacement_mm(geometry.read_itk(path), true, centres)
+        print(f"{patient} {xfm} to pre: {error.round(3).tolist()} mm")
+        assert error.max() <= limit_mm
+
+
+def test_nothing_is_left_to_do_and_a_new_patient_runs_alone(study):
+    assert "Nothing to be done" in snakemake(study, "-n")
+    sheet = study / "config/scans.tsv"
+    before = sheet.read_text()
+    rows = [f"P02\t{t}\tresources/reference_trial/P02/{t}\n" for t in ("planning", "pre", "post")]
+    sheet.write_text(before + "".join(rows))
+    try:
+        plan = snakemake(study, "-n", "--quiet", "progress")
+        jobs = {line.split("wildcards: ")[1] for line in plan.splitlines() if "wildcards: " in line}
+        assert jobs
+        assert all("patient=P02" in job for job in jobs)
+    finally:
+        sheet.write_text(before)
+
+
+def test_no_identity_leaves_the_dicom(study):
+    """Every file under results and logs, decompressed where it is gzip, is free of the canaries."""
+    import gzip
+
+    files = [p for top in ("results", "logs") for p in (study / top).rglob("*") if p.is_file()]
+    assert len(files) > 40
+    for path in files:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        for canary in (b"CANARY", b"19010203", b"20310405"):
+            assert canary not in raw, path
