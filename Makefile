@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: demo test lint lock
+.PHONY: demo test test-study lint lock
 
 .venv/.made: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("NanoUptake needs Python 3.11 or newer; found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -22,7 +22,11 @@ lint: .venv/.made
 
 test: .venv/.made
 	$(BIN)/ruff check .
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not study and not slurm"
+
+# The real pipeline on two full-size reference patients against their truth.
+test-study: .venv/.made
+	$(BIN)/pytest -s -m study tests/workflow
 
 lock: .venv/.made
 	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from nanouptake import geometry
 
@@ -102,10 +101,11 @@ def test_placebo_reads_zero(compared):
 def test_registration_error_at_every_tumour(study, truth, xfm, fixed, limit_mm):
     for patient in PATIENTS:
         poses = json.loads((study / f"resources/reference_trial/{patient}/truth.json").read_text())
-        specification = yaml.safe_load((ROOT / "resources/phantoms/reference_trial.yaml").read_text())
-        drawn_on = specification["patients"][patient]["contours_on"]
-        moving = fixed or f"planning_{drawn_on.lower()}"
-        true = np.array(poses["poses"][moving]) @ np.linalg.inv(np.array(poses["poses"]["pre_uni"]))
+        drawn_on = poses["drawn_on"]
+        moving = fixed or drawn_on
+        true = np.array(poses["head_to_scanner_lps"][moving]) @ np.linalg.inv(
+            np.array(poses["head_to_scanner_lps"]["pre_uni"])
+        )
         path = study / f"results/sub-{patient}/xfm/sub-{patient}_from-{xfm}_to-pre_mode-image_xfm.txt"
         centres = truth.loc[truth["patient"] == patient, ["x_mm", "y_mm", "z_mm"]].to_numpy()
         error = geometry.displacement_mm(geometry.read_itk(path), true, centres)

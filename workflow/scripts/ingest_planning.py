@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from nanouptake.contours import read_rtstruct, usable
-
 from nanouptake.errors import DataError
 from nanouptake.images import save, write_atomic
 from nanouptake.ingest import ingest, series_table
@@ -16,7 +15,7 @@ def main(folder, out, override, name_pattern):
         volumes, rtstruct, series, others, flags = ingest(
             Path(folder), kind="planning", protocol=None, override=override
         )
-        tumours, aside = usable(read_rtstruct(rtstruct).structures, name_pattern)
+        tumours, aside = usable(read_rtstruct(rtstruct), name_pattern)
         if not tumours:
             raise DataError(
                 "no structure is a tumour",

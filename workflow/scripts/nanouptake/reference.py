@@ -74,7 +74,7 @@ def check_spec(spec: dict[str, Any]) -> None:
         if not isinstance(spec, dict) or key not in spec:
             refuse(key, "nothing", "an entry")
     for key in SERIES:
-        for name, low, high in (("spacing_mm", 0.2, 10.0), ("matrix", 4, 1024)):
+        for name, low, high in (("spacing_mm", 0.2, 20.0), ("matrix", 4, 1024)):
             values = spec[key].get(name)
             if not isinstance(values, list) or len(values) != 3 or not all(low <= v <= high for v in values):
                 refuse(f"{key}.{name}", values, f"three numbers from {low} to {high}")
@@ -145,11 +145,13 @@ class _Patient:
         """Return head LPS to scanner LPS: the session's pose, then the series' own small motion."""
         limits = self.spec["poses"]
         centre = HEAD_CENTRE_MM
-        first = _rigid_within(self.rng("pose", session), limits["session_mm"], limits["session_deg"], centre)
+        # The planning MR and CT are two visits.
+        visit = series if session == "planning" else session
+        first = _rigid_within(self.rng("pose", visit), limits["session_mm"], limits["session_deg"], centre)
         own = _rigid_within(
             self.rng("pose", session, series), limits["series_mm"], limits["series_deg"], centre
         )
-        key = {"planning_mr": "planning_mr", "planning_ct": "planning_ct"}.get(series, f"{session}_{series}")
+        key = series if session == "planning" else f"{session}_{series}"
         self.poses[key] = own @ first
         return self.poses[key]
 
@@ -220,6 +222,7 @@ class _Patient:
         magnitudes = [np.abs(c) for c in channels]
         scale = 0.9 * STORED_MAX / max(float(m.max()) for m in magnitudes)
         common = SCANNER | {
+            "AcquisitionTime": f"{study.time[:2]}2100",
             "ProtocolName": "t1_mp2rage_sag_p3_iso",
             "SequenceName": "*tfl3d1_16ns",
             "RepetitionTime": _ds(1e3 * protocol.tr_s),
@@ -359,7 +362,7 @@ class _Patient:
         rois["BrainBox"] = [
             (k, geometry.apply(affine, np.column_stack([corners, np.full(4, float(k))]))) for k in slices
         ]
-        types = {name: "GTV" for name in rois} | {"BrainBox": "ORGAN"}
+        types = dict.fromkeys(rois, "GTV") | {"BrainBox": "ORGAN"}
         write_rtstruct(folder, study=study, on=on, rois=rois, types=types)
 
     def truth(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, log, sin, sqrt
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -44,7 +45,9 @@ def tissue_maps() -> tuple[np.ndarray, np.ndarray]:
     folder = Path(spec.origin).parent / "datasets" / "data"
     maps = {}
     for name in ("gm", "wm", "t1"):
-        image = nib.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+        image = nib.Nifti1Image.from_filename(
+            folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        )
         maps[name] = np.pad(np.asarray(image.dataobj).astype(np.uint8), PAD)
     origin = image.affine[:3, 3] - PAD
     brain = ndimage.binary_fill_holes(maps["t1"] > 0)
@@ -256,8 +259,7 @@ def sample(
     """
     fractions, origin = tissue_maps()
     rows = [
-        t._row(s, c * r1_per_mg_ml_s)
-        for t, s, c in zip(head.tumours, tumour_t1_s, tumour_mg_ml, strict=True)
+        t._row(s, c * r1_per_mg_ml_s) for t, s, c in zip(head.tumours, tumour_t1_s, tumour_mg_ml, strict=True)
     ]
     columns, lines, slices = shape
     out = np.empty((contrast.tables.shape[0], slices, lines, columns), np.float32)
@@ -289,7 +291,7 @@ _LOG_T1 = (log(T1_NODES[0]), log(T1_NODES[1] / T1_NODES[0]) / (T1_NODES[2] - 1),
 _B1 = (B1_NODES[0], (B1_NODES[1] - B1_NODES[0]) / (B1_NODES[2] - 1), B1_NODES[2])
 
 
-def _wavy_source(a, b, c, p, q, r):  # noqa: ANN001, ANN202
+def _wavy_source(a: Any, b: Any, c: Any, p: float, q: float, r: float) -> Any:
     return np.sin(4.0 * a + p) * np.cos(3.5 * b + q) + 0.5 * np.sin(5.0 * c + r)
 
 
@@ -321,9 +323,10 @@ def _lookup(table: np.ndarray, t1: float, b1: float) -> float:
 
 @njit
 def _point(
-    value, x, y, z, maps, origin, scale, amplitude, wave, phase, variation, tables, t1s, weights,
-    tumour_weight, tumours, b1_size, b1_phase, centre,
-):  # fmt: skip
+    value: Any, x: float, y: float, z: float, maps: Any, origin: Any, scale: float, amplitude: Any,
+    wave: Any, phase: Any, variation: float, tables: Any, t1s: Any, weights: Any, tumour_weight: float,
+    tumours: Any, b1_size: float, b1_phase: float, centre: Any,
+) -> None:  # fmt: skip
     """Put the signals at one point (head LPS mm) into value; the rest of the model is in arguments."""
     value[:] = 0.0
     hx, hy, hz = x - centre[0], y - centre[1], z - centre[2]
@@ -366,16 +369,16 @@ def _point(
     i, j, k0 = int(p0), int(p1), int(p2)
     if i >= maps.shape[0] - 1 or j >= maps.shape[1] - 1 or k0 >= maps.shape[2] - 1:
         return
-    u, v, w = p0 - i, p1 - j, p2 - k0
+    fx, fy, fz = p0 - i, p1 - j, p2 - k0
     vary = 1.0 + variation * total / (3.0 * wave.shape[1])
     for tissue in range(t1s.size):
         f = 0.0
         for di in range(2):
-            fu = u if di else 1.0 - u
+            fu = fx if di else 1.0 - fx
             for dj in range(2):
-                fv = fu * (v if dj else 1.0 - v)
+                fv = fu * (fy if dj else 1.0 - fy)
                 f += fv * (
-                    (1.0 - w) * maps[i + di, j + dj, k0, tissue] + w * maps[i + di, j + dj, k0 + 1, tissue]
+                    (1.0 - fz) * maps[i + di, j + dj, k0, tissue] + fz * maps[i + di, j + dj, k0 + 1, tissue]
                 )
         if f > 0 and weights[tissue] != 0:
             f *= weights[tissue] / 255.0
@@ -385,9 +388,10 @@ def _point(
 
 @njit
 def _sample(
-    out, m, maps, origin, scale, amplitude, wave, phase, variation, tables, t1s, weights,
-    tumour_weight, tumours, b1_size, b1_phase, receive, centre,
-):  # fmt: skip
+    out: Any, m: Any, maps: Any, origin: Any, scale: float, amplitude: Any, wave: Any, phase: Any,
+    variation: float, tables: Any, t1s: Any, weights: Any, tumour_weight: float, tumours: Any,
+    b1_size: float, b1_phase: float, receive: float, centre: Any,
+) -> None:  # fmt: skip
     """Fill out: points at voxel centres, 4 x 4 x 4 points per voxel in and around tumours."""
     channels, slices, rows, columns = out.shape
     reach = 0.0

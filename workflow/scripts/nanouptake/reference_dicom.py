@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from .reference_anatomy import Tumour
 
-MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
-CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-RT_STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
+MR_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
+CT_STORAGE = UID("1.2.840.10008.5.1.4.1.1.2")
+RT_STORAGE = UID("1.2.840.10008.5.1.4.1.1.481.3")
 STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"
 CONTOUR_STEP_MM = 0.5
 
@@ -32,7 +32,7 @@ class Grid:
 
     @property
     def affine(self) -> np.ndarray:
-        """The 4 x 4 matrix from (column, row, slice) to scanner LPS mm; as exact as the headers."""
+        """The 4 x 4 matrix from (column, row, slice) to scanner LPS mm."""
         matrix = np.eye(4)
         matrix[:3, :3] = self.axes * self.spacing_mm
         matrix[:3, 3] = self.centre_mm - matrix[:3, :3] @ ((np.array(self.shape) - 1) / 2)
@@ -60,7 +60,7 @@ class Study:
     date: str
     time: str
 
-    def uid(self, *parts: object) -> str:
+    def uid(self, *parts: object) -> UID:
         """Return the UID of this study's object with the given name."""
         return generate_uid(entropy_srcs=["|".join([self.entropy, self.patient, *map(str, parts)])])
 
@@ -130,6 +130,7 @@ def write_series(
     ds.SOPClassUID = CT_STORAGE if modality == "CT" else MR_STORAGE
     ds.SeriesInstanceUID = study.uid(study.session, "series", number)
     ds.SeriesNumber = number
+    ds.SeriesTime = ds.ContentTime = f"{study.time[:2]}{20 + number:02d}00"
     ds.AcquisitionNumber = 1
     ds.FrameOfReferenceUID = study.uid("frame", frame)
     ds.PositionReferenceIndicator = ""
@@ -155,7 +156,7 @@ def write_series(
     target = folder / "DICOM" / name[:4].upper() / name[4:12].upper()
     target.mkdir(parents=True, exist_ok=True)
     affine = grid.affine
-    uids = []
+    uids: list[str] = []
     for k in range(grid.shape[2]):
         position = affine[:3, 2] * k + affine[:3, 3]
         uid = study.uid(study.session, "image", number, k)

@@ -1,0 +1,49 @@
+"""One patient's table of tumours and picture."""
+
+import pandas as pd
+
+from nanouptake.columns import write_table
+from nanouptake.figures import patient_picture, save_figure
+from nanouptake.images import load
+from nanouptake.steps import run_step
+from nanouptake.tumors import tumor_rows
+
+
+def main(inp, out, patient, timepoints, settings):
+    def work():
+        pre = load(inp["pre_t1"])
+        labels, coverage = load(inp["labels"]).data, load(inp["coverage"]).data
+        names = pd.read_csv(inp["names"], sep="\t")
+        frames = []
+        for place, timepoint in enumerate(timepoints):
+            conc, post = load(inp["concentration"][place]).data, load(inp["post_t1"][place]).data
+            frame = tumor_rows(
+                concentration=conc,
+                t1_pre_s=pre.data,
+                t1_post_s=post,
+                labels=labels,
+                coverage=coverage,
+                names=names,
+                spacing_mm=pre.spacing_mm,
+                bin_edges_mg_ml=settings["bin_edges_mg_ml"],
+                entropy_bin_width_mg_ml=settings["entropy_bin_width_mg_ml"],
+                entropy_range_mg_ml=tuple(settings["entropy_range_mg_ml"]),
+            )
+            frame.insert(0, "timepoint", timepoint)
+            frame.insert(0, "patient", patient)
+            frames.append(frame)
+            if place == 0:
+                save_figure(patient_picture(pre, post, conc, coverage, labels), out["picture"])
+        write_table(out["table"], pd.concat(frames, ignore_index=True), "tumors")
+
+    outputs = [out[k] for k in ("table", "dictionary", "picture")]
+    upstream = [inp["labelled"], *inp["mapped"]]
+    run_step("measure tumours", work, status=out["status"], outputs=outputs, upstream=upstream)
+
+
+if "snakemake" in globals():
+    s = snakemake  # noqa: F821
+    inp = dict(s.input.items())
+    for key in ("concentration", "validity", "post_t1", "mapped"):
+        inp[key] = [inp[key]] if isinstance(inp[key], str) else list(inp[key])
+    main(inp, dict(s.output.items()), s.wildcards.patient, s.params.timepoints, s.params.tumors)

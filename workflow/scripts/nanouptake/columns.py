@@ -1,0 +1,95 @@
+"""The data dictionary: name, unit and meaning of every column of every table, in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from .images import write_atomic
+
+
+class Column(NamedTuple):
+    """Unit and meaning of a column."""
+
+    unit: str
+    meaning: str
+
+
+_KEYS = {
+    "patient": Column("", "the study's pseudonym"),
+    "timepoint": Column("", "planning, pre, post, post2, ..."),
+}
+TABLES: dict[str, dict[str, Column]] = {
+    "tumors": _KEYS
+    | {
+        "tumor": Column("", "name of the structure in the planning system"),
+        "n_voxels": Column("1", "voxels covered by more than half and with known concentration"),
+        "n_unknown_voxels": Column("1", "voxels covered by more than half without a concentration"),
+        "volume_ml": Column("ml", "sum of the coverage of all voxels"),
+        "diameter_mm": Column("mm", "diameter of the sphere of that volume"),
+        "mean_mg_ml": Column("mg/ml", "mean concentration over the voxels"),
+        "sd_mg_ml": Column("mg/ml", "standard deviation over the voxels (n - 1)"),
+        "median_mg_ml": Column("mg/ml", "median"),
+        "p25_mg_ml": Column("mg/ml", "25th percentile, linear interpolation between order statistics"),
+        "p75_mg_ml": Column("mg/ml", "75th percentile, linear interpolation between order statistics"),
+        "min_mg_ml": Column("mg/ml", "smallest voxel"),
+        "max_mg_ml": Column("mg/ml", "largest voxel"),
+        "upper_quartile_mean_mg_ml": Column("mg/ml", "mean of the voxels at or above p75_mg_ml"),
+        "entropy_bits": Column("bit", "entropy of the histogram with the config's fixed bins"),
+        "t1_pre_s": Column("s", "mean T1 before infusion"),
+        "t1_post_s": Column("s", "mean T1 after infusion"),
+        "pattern": Column("", "homogeneous, heterogeneous, central minimum or maximum; undetermined"),
+        "flags": Column("", "what to know before using the row, separated by semicolons"),
+    },
+    "patients": _KEYS
+    | {
+        "n_tumors": Column("1", "tumours with a mean"),
+        "mean_mg_ml": Column("mg/ml", "mean over tumours of mean_mg_ml"),
+        "upper_quartile_mean_mg_ml": Column("mg/ml", "mean over tumours of upper_quartile_mean_mg_ml"),
+        "sd_mg_ml": Column("mg/ml", "standard deviation over tumours of mean_mg_ml (n - 1)"),
+        "entropy_bits": Column("bit", "mean over tumours of entropy_bits"),
+        "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
+        "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
+    },
+    "scans": _KEYS
+    | {
+        "status": Column("", "ok, flagged or failed"),
+        "reason": Column("", "why it is not ok"),
+    },
+}
+
+
+def fraction_columns(edges: list[float]) -> dict[str, Column]:
+    """Return the columns of the concentration bins that the edges in mg/ml make.
+
+    >>> list(fraction_columns([0.05, 0.1]))
+    ['fraction_le_0.05', 'fraction_0.05_to_0.1', 'fraction_gt_0.1']
+    """
+    names = [f"fraction_le_{edges[0]:g}"]
+    names += [f"fraction_{a:g}_to_{b:g}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    names += [f"fraction_gt_{edges[-1]:g}"]
+    meaning = "fraction of the voxels in this range of mg/ml (upper edge included)"
+    return {name: Column("1", meaning) for name in names}
+
+
+def dictionary(table: str, columns: list[str]) -> list[dict[str, str]]:
+    """Return the data dictionary of a table; KeyError for a column that nobody described."""
+    found = []
+    for name in columns:
+        known = TABLES[table].get(name)
+        if known is None and table == "tumors" and name.startswith("fraction_"):
+            known = Column("1", "fraction of the voxels in this range of mg/ml (upper edge included)")
+        if known is None:
+            raise KeyError(f"column {name} of table {table} is not in the data dictionary")
+        found.append({"name": name, "unit": known.unit, "meaning": known.meaning})
+    return found
+
+
+def write_table(path: str | Path, frame: pd.DataFrame, table: str) -> None:
+    """Write a table as CSV with its data dictionary as JSON beside it."""
+    words = dictionary(table, list(frame.columns))
+    write_atomic(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomic(Path(path).with_suffix(".json"), json.dumps(words, indent=1, ensure_ascii=False) + "\n")

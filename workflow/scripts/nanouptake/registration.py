@@ -1,0 +1,387 @@
+"""Rigid registration with ANTsPy: masks, start, two stages, and measures of how good the result is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from . import geometry
+from .errors import DataError
+from .images import Volume
+
+#: moving-fixed pair: gradient correlation below which a result is flagged / failed (None: not usable),
+#: normalised mutual information likewise
+THRESHOLDS: dict[str, dict[str, tuple[float, float]]] = {
+    "uni-uni": {"gradient_correlation": (0.6, 0.35)},
+    "t1w-uni": {"gradient_correlation": (0.45, 0.25)},
+    "t1w-t1w": {"gradient_correlation": (0.5, 0.3)},
+    "ct-t1w": {"mutual_information": (0.15, 0.08)},
+}
+#: mask kept for both stages, whether N4 corrects the fixed and the moving image
+RECIPES: dict[str, dict[str, Any]] = {
+    "uni-uni": {"n4": (False, False), "fine": "2x1"},
+    "t1w-uni": {"n4": (False, True), "fine": "2x1"},
+    "t1w-t1w": {"n4": (True, True), "fine": "2x1"},
+    "ct-t1w": {"n4": (True, False), "fine": "2"},
+}
+
+
+@dataclass
+class Registration:
+    """A rigid transform (fixed points to moving points, LPS mm), its quality, and what follows from it."""
+
+    matrix: np.ndarray
+    quality: dict[str, float] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str = ""
+
+    def raise_if_failed(self, what: str) -> None:
+        """Raise DataError when the quality says that the transform is wrong."""
+        if self.status == "failed":
+            raise DataError(
+                f"the registration {what} failed",
+                found=self.reason,
+                cure="look at both images: same patient, whole head, right series?",
+            )
+
+
+def _coarse(volume: Volume, spacing_mm: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the block-averaged image at about the spacing asked for, and the factors."""
+    factors = np.maximum(1, np.round(spacing_mm / volume.spacing_mm)).astype(int)
+    shape = [n // f * f for n, f in zip(volume.shape, factors, strict=True)]
+    blocks = volume.data[tuple(slice(n) for n in shape)].astype(np.float32)
+    for axis, factor in enumerate(factors):
+        new = [*blocks.shape[:axis], blocks.shape[axis] // factor, factor, *blocks.shape[axis + 1 :]]
+        blocks = blocks.reshape(new).mean(axis=axis + 1)
+    return blocks, factors
+
+
+def _fine(mask: np.ndarray, factors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a coarse mask on the full grid."""
+    for axis, factor in enumerate(factors):
+        mask = np.repeat(mask, factor, axis=axis)
+        mask = np.pad(mask, [(0, shape[a] - mask.shape[a] if a == axis else 0) for a in range(3)])
+    return mask
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == int(np.argmax(sizes))
+
+
+def _ball(radius: int) -> np.ndarray:
+    grid = np.indices((2 * radius + 1,) * 3) - radius
+    return (grid**2).sum(axis=0) <= radius**2
+
+
+def head_mask(volume: Volume) -> np.ndarray:
+    """Return the head of a magnitude image or CT as a bool mask, filled."""
+    from skimage.filters import threshold_otsu
+
+    coarse, factors = _coarse(volume)
+    smooth = ndimage.gaussian_filter(coarse, 1)
+    low, high = np.percentile(smooth, [1, 99])
+    level = threshold_otsu(smooth.clip(low, high)) if high > low else high
+    mask = _largest(smooth > (level if low < -500 else 0.5 * level))
+    mask = ndimage.binary_fill_holes(ndimage.binary_closing(mask, _ball(3), iterations=1))
+    return _fine(mask, factors, volume.shape)
+
+
+def _brain(inside: np.ndarray, factors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the largest piece left after an opening, closed, filled and grown by 4 mm."""
+    core = _largest(ndimage.binary_erosion(inside, _ball(3)))
+    core = ndimage.binary_dilation(core, _ball(3)) & inside
+    core = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(core, 6), _ball(5)))[6:-6, 6:-6, 6:-6]
+    return _fine(ndimage.binary_dilation(core, _ball(2)), factors, shape)
+
+
+def brain_mask(t1_s: Volume, inv2: Volume) -> np.ndarray:
+    """Return a generous brain mask from T1 in seconds (NaN allowed) and INV2."""
+    coarse, factors = _coarse(t1_s.like(np.nan_to_num(t1_s.data, nan=0.0)))
+    bright, _ = _coarse(inv2)
+    inside = (coarse > 0.7) & (coarse < 2.0) & (bright > 0.25 * np.percentile(bright, 98))
+    return _brain(ndimage.median_filter(inside, 3), factors, t1_s.shape)
+
+
+def brain_mask_t1w(volume: Volume) -> np.ndarray:
+    """Return a generous brain mask of a T1-weighted image: what is left of the head after a deep opening."""
+    coarse, factors = _coarse(volume)
+    head = head_mask(volume)[tuple(slice(f // 2, None, f) for f in factors)]
+    head = head[tuple(slice(n) for n in coarse.shape)]
+    level = np.median(coarse[head])
+    inside = head & (coarse > 0.5 * level) & (coarse < 2.0 * level)
+    return _brain(ndimage.median_filter(inside, 3), factors, volume.shape)
+
+
+def _prepare(volume: Volume, mask: np.ndarray | None, name: str) -> np.ndarray:
+    data = np.nan_to_num(volume.data.astype(np.float32))
+    inside = data if mask is None else data[mask]
+    if inside.size < 1000:
+        raise DataError(
+            f"the mask of the {name} image is empty",
+            found=f"{inside.size} voxels",
+            wanted="a head",
+            cure="look at the image: is it a whole head with contrast?",
+        )
+    low, high = np.percentile(inside, [0.5, 99.5])
+    if not high > low:
+        raise DataError(f"the {name} image is constant", found=low, cure="export the image again")
+    return data.clip(low, high)
+
+
+def _ants_image(data: np.ndarray, affine: np.ndarray) -> Any:
+    import ants
+
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return ants.from_numpy(
+        np.ascontiguousarray(data, dtype=np.float32),
+        origin=affine[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=affine[:3, :3] / spacing,
+    )
+
+
+def _crop(mask: np.ndarray, spacing_mm: np.ndarray, margin_mm: float) -> tuple[slice, ...]:
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    grow = np.ceil(margin_mm / spacing_mm).astype(int)
+    return tuple(
+        slice(max(0, s.start - g), min(n, s.stop + g)) for s, g, n in zip(box, grow, mask.shape, strict=True)
+    )
+
+
+def _centre(data: np.ndarray, affine: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    weights = (data - data.min()) if weight is None else weight.astype(np.float32)
+    return geometry.apply(affine, np.array(ndimage.center_of_mass(weights)))
+
+
+def _sample(volume: Volume, points: np.ndarray) -> np.ndarray:
+    index = geometry.apply(np.linalg.inv(volume.affine), points).T
+    return ndimage.map_coordinates(volume.data, index, order=1, cval=np.nan)
+
+
+def nmi(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
+    """Return mutual information over the smaller entropy of two samples, 0 to 1; NaN pairs are left out."""
+    good = np.isfinite(a) & np.isfinite(b)
+    if good.mean() < 0.3:
+        return 0.0
+    joint = np.histogram2d(a[good], b[good], bins)[0] / good.sum()
+    pa, pb = joint.sum(axis=1), joint.sum(axis=0)
+    entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in (pa, pb, joint)]
+    return float((entropy[0] + entropy[1] - entropy[2]) / max(min(entropy[:2]), 1e-9))
+
+
+def _rotation_grid(fixed: Volume, moving: Volume, mask: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return the best of all head turns up to 70 degrees by normalised mutual information at 6 mm."""
+    step = np.maximum(1, np.round(6 / fixed.spacing_mm)).astype(int)
+    index = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
+    points = geometry.apply(fixed.affine, index)
+    smooth_f = fixed.like(ndimage.gaussian_filter(fixed.data, 2 / fixed.spacing_mm))
+    smooth_m = moving.like(ndimage.gaussian_filter(moving.data, 2 / moving.spacing_mm))
+    values = _sample(smooth_f, points)
+    centre = points.mean(axis=0)
+    shift = (
+        starts[:3, 3] if np.allclose(starts[:3, :3], np.eye(3)) else geometry.apply(starts, centre) - centre
+    )
+    best, found = -1.0, starts
+    angles = np.arange(-60, 61, 20)
+    for x in angles:
+        for y in angles:
+            for z in angles:
+                matrix = geometry.rigid(geometry.rotation(x_deg=x, y_deg=y, z_deg=z), shift, centre_mm=centre)
+                score = nmi(values, _sample(smooth_m, geometry.apply(matrix, points)))
+                if score > best:
+                    best, found = score, matrix
+    return found
+
+
+def quality(fixed: Volume, moving: Volume, mask: np.ndarray, matrix: np.ndarray) -> dict[str, float]:
+    """Return how well two images agree under a transform, sampled at 2 mm inside the mask.
+
+    gradient_correlation compares the lengths of the gradients; mutual_information is normalised;
+    probe is the largest relative gain of mutual information by a step of 1 mm or 1 degree.
+    """
+    step = np.maximum(1, np.round(2 / fixed.spacing_mm)).astype(int)
+    index = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
+    points = geometry.apply(fixed.affine, index)
+    smooth = [v.like(ndimage.gaussian_filter(v.data, 1.0 / v.spacing_mm)) for v in (fixed, moving)]
+    gradients = [
+        v.like(ndimage.gaussian_gradient_magnitude(v.data, 1.5 / v.spacing_mm)) for v in (fixed, moving)
+    ]
+    moved = geometry.apply(matrix, points)
+    a, b = _sample(gradients[0], points), _sample(gradients[1], moved)
+    good = np.isfinite(a) & np.isfinite(b)
+    correlation = float(np.corrcoef(a[good], b[good])[0, 1]) if good.mean() > 0.3 else 0.0
+    values = _sample(smooth[0], points)
+    here = nmi(values, _sample(smooth[1], moved))
+    centre = points.mean(axis=0)
+    gain = 0.0
+    for axis in range(3):
+        for sign in (-1.0, 1.0):
+            shift = np.zeros(3)
+            shift[axis] = sign
+            turn = geometry.rotation(**{f"{'xyz'[axis]}_deg": sign})
+            for change in (
+                geometry.rigid(np.eye(3), shift),
+                geometry.rigid(turn, np.zeros(3), centre_mm=centre),
+            ):
+                there = nmi(values, _sample(smooth[1], geometry.apply(matrix @ change, points)))
+                gain = max(gain, there / here - 1 if here > 0 else 1.0)
+    return {
+        "gradient_correlation": round(correlation, 4),
+        "mutual_information": round(here, 4),
+        "probe": round(gain, 4),
+    }
+
+
+def register(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    pair: str,
+    fixed_mask: np.ndarray,
+    moving_mask: np.ndarray | None = None,
+    work_dir: Path,
+    seed: int = 1,
+) -> Registration:
+    """Register two images rigidly.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        Images of one head.
+    pair : str
+        Contrasts, "moving-fixed": a key of THRESHOLDS.
+    fixed_mask : bool ndarray
+        Brain (head for a CT) on the fixed grid.
+    moving_mask : bool ndarray or None
+        Head on the moving grid; its background is set to zero when given.
+    work_dir : Path
+        Folder in which a folder for temporary files is made.
+    seed : int
+        Seed of the sampling; with one ITK thread the matrix is the same bit for bit.
+
+    Returns
+    -------
+    Registration
+        The matrix maps points of fixed to points of moving, LPS mm.
+    """
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    os.environ["ANTS_RANDOM_SEED"] = str(seed)
+    import ants
+    from ants.internal import get_lib_fn, process_arguments
+    from ants.internal import get_pointer_string as get_pointer
+
+    recipe = RECIPES[pair]
+    fixed = fixed.like(_prepare(fixed, fixed_mask, "fixed"))
+    moving = moving.like(_prepare(moving, moving_mask, "moving"))
+    if moving_mask is not None:
+        moving = moving.like(np.where(moving_mask, moving.data, moving.data.min()))
+    box = _crop(fixed_mask, fixed.spacing_mm, 8.0)
+    corner = np.eye(4)
+    corner[:3, 3] = [s.start for s in box]
+    cropped = Volume(fixed.data[box], fixed.affine @ corner)
+    mask = fixed_mask[box]
+    volumes = [cropped, moving]
+    for place, wanted in enumerate(recipe["n4"]):
+        if wanted:
+            volumes[place] = _n4(volumes[place])
+    cropped, moving = volumes
+    # Centres of mass: of the masks where both are of the same kind of object, else of the images.
+    start = np.eye(4)
+    start[:3, 3] = _centre(moving.data, moving.affine, head_mask(moving)) - _centre(
+        fixed.data,
+        fixed.affine,
+        head_mask(fixed) if pair != "uni-uni" else ndimage.binary_dilation(fixed_mask),
+    )
+    images = [_ants_image(v.data, v.affine).clone("double") for v in (cropped, moving)]
+    mask_image = _ants_image(mask, cropped.affine)
+    with tempfile.TemporaryDirectory(dir=work_dir) as scratch:
+
+        def run(initial: np.ndarray, stage: str) -> np.ndarray:
+            geometry.write_itk(Path(scratch, f"{stage}_start.txt"), initial)
+            metric = f"MI[{{0}},{{1}},1,32,Regular,{0.1 if stage == 'coarse' or pair == 'ct-t1w' else 0.05}]"
+            fine = recipe["fine"]
+            plan = {
+                "coarse": ("[60x30,1e-5,5]", "8x4", "3x2", "0.1"),
+                "fine": (
+                    ("[20x5,1e-5,5]", "2x1", "1x0", "0.1")
+                    if fine == "2x1"
+                    else ("[20,1e-5,5]", "2", "1", "0.1")
+                ),
+            }[stage]
+            transform, convergence, shrink, smooth = plan[3], plan[0], plan[1], plan[2]
+            metric_images = [get_pointer(i) for i in images]
+            arguments: list[Any] = [
+                "-d", "3",
+                "-r", str(Path(scratch, f"{stage}_start.txt")),
+                "-m", metric.format(*metric_images),
+                "-t", f"Rigid[{transform}]", "-c", convergence, "-f", shrink, "-s", smooth,
+                "-u", "0", "-z", "1",
+                "-o", f"[{Path(scratch, stage)}]",
+                "--float", "0", "--write-composite-transform", "0", "--random-seed", str(seed),
+            ]  # fmt: skip
+            if stage == "fine":
+                arguments += ["-x", f"[{get_pointer(mask_image)},NA]"]
+            get_lib_fn("antsRegistration")(process_arguments(arguments))
+            made = sorted(Path(scratch).glob(f"{stage}0*"))
+            if len(made) != 1:
+                raise DataError(
+                    "ANTs made no transform",
+                    found=f"{len(made)} files",
+                    wanted="one",
+                    cure="check that both images show the same head and overlap",
+                )
+            transform = ants.read_transform(str(made[0]))
+            parameters = np.asarray(transform.parameters, float)
+            centre = np.asarray(transform.fixed_parameters, float)
+            return geometry.rigid(parameters[:9].reshape(3, 3), parameters[9:], centre_mm=centre)
+
+        def judged(initial: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+            matrix = run(run(initial, "coarse"), "fine")
+            for old in Path(scratch).glob("*0*"):
+                old.unlink()
+            return matrix, quality(cropped, moving, mask, matrix)
+
+        matrix, measures = judged(start)
+        if _verdict(pair, measures)[0] != "ok":
+            second, other = judged(_rotation_grid(cropped, moving, mask, start))
+            if other["mutual_information"] > measures["mutual_information"]:
+                matrix, measures = second, other
+    status, reason = _verdict(pair, measures)
+    return Registration(matrix, measures, status, reason)
+
+
+def _n4(volume: Volume) -> Volume:
+    """Return the volume without its bias field, estimated by N4 on a grid shrunk to about 4 mm."""
+    import ants
+
+    image = _ants_image(volume.data - volume.data.min() + 1, volume.affine)
+    shrink = max(1, int(round(4 / float(volume.spacing_mm.min()))))
+    corrected = ants.n4_bias_field_correction(
+        image, shrink_factor=shrink, convergence={"iters": [30, 20, 10], "tol": 1e-6}
+    )
+    return volume.like(corrected.numpy())
+
+
+def _verdict(pair: str, measures: dict[str, float]) -> tuple[str, str]:
+    """Return status and reason of the measures of a pair."""
+    status, reasons = "ok", []
+    for name, (flag, fail) in THRESHOLDS[pair].items():
+        value = measures[name]
+        if value < flag:
+            status = "failed" if value < fail or status == "failed" else "flagged"
+            reasons.append(f"{name} {value:.3f}, wanted {flag} or more")
+    if measures["probe"] > 0.01:
+        status = "flagged" if status == "ok" else status
+        reasons.append(f"a step of 1 mm or 1 degree raises the mutual information by {measures['probe']:.1%}")
+    return status, "; ".join(reasons)
