@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from nanouptake.columns import TABLES, write_table
-from nanouptake.tumors import patient_table
 
+from nanouptake.columns import TABLES, write_table
 from nanouptake.figures import figure5, save_figure
 from nanouptake.steps import read_status
+from nanouptake.tumors import patient_table
 
 
 def main(inp, out, scans):

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from nanouptake.contours import Solid, coverage, label_image
 
+from nanouptake.contours import Solid, coverage, label_image
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, save, write_atomic
 from nanouptake.steps import run_step

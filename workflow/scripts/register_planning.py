@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from nanouptake.registration import brain_mask, brain_mask_t1w, head_mask, register
-
 from nanouptake.errors import DataError
 from nanouptake.geometry import write_itk
 from nanouptake.images import load
+from nanouptake.registration import brain_mask, brain_mask_t1w, head_mask, register
 from nanouptake.steps import run_step
 
 

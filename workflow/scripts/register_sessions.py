@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from nanouptake.registration import brain_mask, head_mask, register
-
 from nanouptake.geometry import write_itk
 from nanouptake.images import load
+from nanouptake.registration import brain_mask, head_mask, register
 from nanouptake.steps import run_step
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+
 from nanouptake.reference import write_patient
 
 
