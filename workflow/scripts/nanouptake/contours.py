@@ -83,7 +83,9 @@ def read_rtstruct(path: str | Path) -> RTStruct:
             values = np.array(item.get("ContourData", None) or [], float)
             kind = str(item.get("ContourGeometricType", "")).upper()
             if kind != "CLOSED_PLANAR" or values.size < 9 or values.size % 3 or not np.isfinite(values).all():
-                one.problem = f"a contour that is no closed polygon ({kind or 'no type'}, {values.size} numbers)"
+                one.problem = (
+                    f"a contour that is no closed polygon ({kind or 'no type'}, {values.size} numbers)"
+                )
             else:
                 one.contours.append(values.reshape(-1, 3))
         found.append(one)
