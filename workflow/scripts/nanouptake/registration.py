@@ -23,13 +23,18 @@ THRESHOLDS: dict[str, dict[str, tuple[float, float]]] = {
     "t1w-t1w": {"gradient_correlation": (0.5, 0.3)},
     "ct-t1w": {"mutual_information": (0.15, 0.08)},
 }
-#: mask kept for both stages, whether N4 corrects the fixed and the moving image
-RECIPES: dict[str, dict[str, Any]] = {
-    "uni-uni": {"n4": (False, False), "fine": "2x1"},
-    "t1w-uni": {"n4": (False, True), "fine": "2x1"},
-    "t1w-t1w": {"n4": (True, True), "fine": "2x1"},
-    "ct-t1w": {"n4": (True, False), "fine": "2"},
+#: whether the bias field of the fixed and of the moving image is taken out first
+UNBIASED: dict[str, tuple[bool, bool]] = {
+    "uni-uni": (False, False),
+    "t1w-uni": (False, True),
+    "t1w-t1w": (True, True),
+    "ct-t1w": (True, False),
 }
+#: Stages: sampling of the Mattes mutual information, convergence, shrink factors, smoothing in voxels.
+#: The coarse one sees the whole image, the fine one the mask. At full resolution 15 % of the voxels do
+#: better than 100 % of those shrunk by 2, in half the time.
+COARSE = ("Regular,0.5", "[60x20,1e-5,5]", "8x4", "3x2vox")
+FINE = ("Regular,0.15", "[20,1e-6,5]", "1", "0.7vox")
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Registration:
             )
 
 
-def _coarse(volume: Volume, spacing_mm: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+def _coarse(volume: Volume, spacing_mm: float = 2.0) -> tuple[Volume, np.ndarray]:
     """Return the block-averaged image at about the spacing asked for, and the factors."""
     factors = np.maximum(1, np.round(spacing_mm / volume.spacing_mm)).astype(int)
     shape = [n // f * f for n, f in zip(volume.shape, factors, strict=True)]
@@ -59,7 +64,15 @@ def _coarse(volume: Volume, spacing_mm: float = 2.0) -> tuple[np.ndarray, np.nda
     for axis, factor in enumerate(factors):
         new = [*blocks.shape[:axis], blocks.shape[axis] // factor, factor, *blocks.shape[axis + 1 :]]
         blocks = blocks.reshape(new).mean(axis=axis + 1)
-    return blocks, factors
+    grid = np.diag([*factors, 1.0])
+    grid[:3, 3] = (factors - 1) / 2
+    return Volume(blocks, volume.affine @ grid), factors
+
+
+def _coarse_mask(mask: np.ndarray, factors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask at about the middle of each block."""
+    thin = mask[tuple(slice(f // 2, None, f) for f in factors)]
+    return thin[tuple(slice(n) for n in shape)]
 
 
 def _fine(mask: np.ndarray, factors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -89,7 +102,7 @@ def head_mask(volume: Volume) -> np.ndarray:
     from skimage.filters import threshold_otsu
 
     coarse, factors = _coarse(volume)
-    smooth = ndimage.gaussian_filter(coarse, 1)
+    smooth = ndimage.gaussian_filter(coarse.data, 1)
     low, high = np.percentile(smooth, [1, 99])
     level = threshold_otsu(smooth.clip(low, high)) if high > low else high
     mask = _largest(smooth > (level if low < -500 else 0.5 * level))
@@ -109,23 +122,23 @@ def brain_mask(t1_s: Volume, inv2: Volume) -> np.ndarray:
     """Return a generous brain mask from T1 in seconds (NaN allowed) and INV2."""
     coarse, factors = _coarse(t1_s.like(np.nan_to_num(t1_s.data, nan=0.0)))
     bright, _ = _coarse(inv2)
-    inside = (coarse > 0.7) & (coarse < 2.0) & (bright > 0.25 * np.percentile(bright, 98))
+    level = 0.25 * np.percentile(bright.data, 98)
+    inside = (coarse.data > 0.7) & (coarse.data < 2.0) & (bright.data > level)
     return _brain(ndimage.median_filter(inside, 3), factors, t1_s.shape)
 
 
 def brain_mask_t1w(volume: Volume) -> np.ndarray:
     """Return a generous brain mask of a T1-weighted image: what is left of the head after a deep opening."""
     coarse, factors = _coarse(volume)
-    head = head_mask(volume)[tuple(slice(f // 2, None, f) for f in factors)]
-    head = head[tuple(slice(n) for n in coarse.shape)]
-    level = np.median(coarse[head])
-    inside = head & (coarse > 0.5 * level) & (coarse < 2.0 * level)
+    head = _coarse_mask(head_mask(volume), factors, coarse.shape)
+    level = np.median(coarse.data[head])
+    inside = head & (coarse.data > 0.5 * level) & (coarse.data < 2.0 * level)
     return _brain(ndimage.median_filter(inside, 3), factors, volume.shape)
 
 
-def _prepare(volume: Volume, mask: np.ndarray | None, name: str) -> np.ndarray:
+def _prepare(volume: Volume, mask: np.ndarray, name: str) -> np.ndarray:
     data = np.nan_to_num(volume.data.astype(np.float32))
-    inside = data if mask is None else data[mask]
+    inside = data[mask]
     if inside.size < 1000:
         raise DataError(
             f"the mask of the {name} image is empty",
@@ -151,17 +164,20 @@ def _ants_image(data: np.ndarray, affine: np.ndarray) -> Any:
     )
 
 
-def _crop(mask: np.ndarray, spacing_mm: np.ndarray, margin_mm: float) -> tuple[slice, ...]:
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    grow = np.ceil(margin_mm / spacing_mm).astype(int)
-    return tuple(
-        slice(max(0, s.start - g), min(n, s.stop + g)) for s, g, n in zip(box, grow, mask.shape, strict=True)
+def _crop(volume: Volume, mask: np.ndarray, margin_mm: float = 8.0) -> tuple[Volume, np.ndarray]:
+    """Return volume and mask on the box of the mask plus a margin."""
+    grow = np.ceil(margin_mm / volume.spacing_mm).astype(int)
+    box = tuple(
+        slice(max(0, s.start - g), min(n, s.stop + g))
+        for s, g, n in zip(ndimage.find_objects(mask.astype(np.uint8))[0], grow, mask.shape, strict=True)
     )
+    corner = np.eye(4)
+    corner[:3, 3] = [s.start for s in box]
+    return Volume(volume.data[box], volume.affine @ corner), mask[box]
 
 
-def _centre(data: np.ndarray, affine: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    weights = (data - data.min()) if weight is None else weight.astype(np.float32)
-    return geometry.apply(affine, np.array(ndimage.center_of_mass(weights)))
+def _centre(volume: Volume, mask: np.ndarray) -> np.ndarray:
+    return geometry.apply(volume.affine, np.array(ndimage.center_of_mass(mask)))
 
 
 def _sample(volume: Volume, points: np.ndarray) -> np.ndarray:
@@ -182,11 +198,9 @@ def nmi(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
 
 def _rotation_grid(fixed: Volume, moving: Volume, mask: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the best of all head turns up to 70 degrees by normalised mutual information at 6 mm."""
-    step = np.maximum(1, np.round(6 / fixed.spacing_mm)).astype(int)
-    index = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
-    points = geometry.apply(fixed.affine, index)
-    smooth_f = fixed.like(ndimage.gaussian_filter(fixed.data, 2 / fixed.spacing_mm))
-    smooth_m = moving.like(ndimage.gaussian_filter(moving.data, 2 / moving.spacing_mm))
+    thin, factors = _coarse(fixed, 6.0)
+    points = geometry.apply(thin.affine, np.argwhere(_coarse_mask(mask, factors, thin.shape)))
+    smooth_f, smooth_m = (_coarse(v)[0] for v in (fixed, moving))
     values = _sample(smooth_f, points)
     centre = points.mean(axis=0)
     shift = (
@@ -210,19 +224,17 @@ def quality(fixed: Volume, moving: Volume, mask: np.ndarray, matrix: np.ndarray)
     gradient_correlation compares the lengths of the gradients; mutual_information is normalised;
     probe is the largest relative gain of mutual information by a step of 1 mm or 1 degree.
     """
-    step = np.maximum(1, np.round(2 / fixed.spacing_mm)).astype(int)
-    index = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
-    points = geometry.apply(fixed.affine, index)
-    smooth = [v.like(ndimage.gaussian_filter(v.data, 1.0 / v.spacing_mm)) for v in (fixed, moving)]
+    (fixed, factors), (moving, _) = _coarse(fixed), _coarse(moving)
+    points = geometry.apply(fixed.affine, np.argwhere(_coarse_mask(mask, factors, fixed.shape)))
     gradients = [
-        v.like(ndimage.gaussian_gradient_magnitude(v.data, 1.5 / v.spacing_mm)) for v in (fixed, moving)
+        v.like(ndimage.gaussian_gradient_magnitude(v.data, 2.0 / v.spacing_mm)) for v in (fixed, moving)
     ]
     moved = geometry.apply(matrix, points)
     a, b = _sample(gradients[0], points), _sample(gradients[1], moved)
     good = np.isfinite(a) & np.isfinite(b)
     correlation = float(np.corrcoef(a[good], b[good])[0, 1]) if good.mean() > 0.3 else 0.0
-    values = _sample(smooth[0], points)
-    here = nmi(values, _sample(smooth[1], moved))
+    values = _sample(fixed, points)
+    here = nmi(values, _sample(moving, moved))
     centre = points.mean(axis=0)
     gain = 0.0
     for axis in range(3):
@@ -234,7 +246,7 @@ def quality(fixed: Volume, moving: Volume, mask: np.ndarray, matrix: np.ndarray)
                 geometry.rigid(np.eye(3), shift),
                 geometry.rigid(turn, np.zeros(3), centre_mm=centre),
             ):
-                there = nmi(values, _sample(smooth[1], geometry.apply(matrix @ change, points)))
+                there = nmi(values, _sample(moving, geometry.apply(matrix @ change, points)))
                 gain = max(gain, there / here - 1 if here > 0 else 1.0)
     return {
         "gradient_correlation": round(correlation, 4),
@@ -264,7 +276,9 @@ def register(
     fixed_mask : bool ndarray
         Brain (head for a CT) on the fixed grid.
     moving_mask : bool ndarray or None
-        Head on the moving grid; its background is set to zero when given.
+        Head on the moving grid; found in the image itself when None (a UNI does not show it). What lies
+        outside is set to the lowest value: with the air's noise left in, the error is four times larger
+        (0.16 instead of 0.04 mm, MPRAGE to MPRAGE).
     work_dir : Path
         Folder in which a folder for temporary files is made.
     seed : int
@@ -281,51 +295,33 @@ def register(
     from ants.internal import get_lib_fn, process_arguments
     from ants.internal import get_pointer_string as get_pointer
 
-    recipe = RECIPES[pair]
     fixed = fixed.like(_prepare(fixed, fixed_mask, "fixed"))
-    moving = moving.like(_prepare(moving, moving_mask, "moving"))
-    if moving_mask is not None:
-        moving = moving.like(np.where(moving_mask, moving.data, moving.data.min()))
-    box = _crop(fixed_mask, fixed.spacing_mm, 8.0)
-    corner = np.eye(4)
-    corner[:3, 3] = [s.start for s in box]
-    cropped = Volume(fixed.data[box], fixed.affine @ corner)
-    mask = fixed_mask[box]
-    volumes = [cropped, moving]
-    for place, wanted in enumerate(recipe["n4"]):
-        if wanted:
-            volumes[place] = _n4(volumes[place])
-    cropped, moving = volumes
-    # Centres of mass: of the masks where both are of the same kind of object, else of the images.
+    head = head_mask(moving) if moving_mask is None else moving_mask
+    moving = moving.like(_prepare(moving, head, "moving"))
+    moving = moving.like(np.where(head, moving.data, moving.data[head].min()))
     start = np.eye(4)
-    start[:3, 3] = _centre(moving.data, moving.affine, head_mask(moving)) - _centre(
-        fixed.data,
-        fixed.affine,
-        head_mask(fixed) if pair != "uni-uni" else ndimage.binary_dilation(fixed_mask),
+    start[:3, 3] = _centre(moving, head) - _centre(
+        fixed, head_mask(fixed) if pair != "uni-uni" else fixed_mask
     )
+    cropped, mask = _crop(fixed, fixed_mask)
+    moving, head = _crop(moving, head)
+    if UNBIASED[pair][0]:
+        cropped = _unbiased(cropped, mask)
+    if UNBIASED[pair][1]:
+        moving = _unbiased(moving, head)
     images = [_ants_image(v.data, v.affine).clone("double") for v in (cropped, moving)]
     mask_image = _ants_image(mask, cropped.affine)
     with tempfile.TemporaryDirectory(dir=work_dir) as scratch:
 
         def run(initial: np.ndarray, stage: str) -> np.ndarray:
             geometry.write_itk(Path(scratch, f"{stage}_start.txt"), initial)
-            metric = f"MI[{{0}},{{1}},1,32,Regular,{0.1 if stage == 'coarse' or pair == 'ct-t1w' else 0.05}]"
-            fine = recipe["fine"]
-            plan = {
-                "coarse": ("[60x30,1e-5,5]", "8x4", "3x2", "0.1"),
-                "fine": (
-                    ("[20x5,1e-5,5]", "2x1", "1x0", "0.1")
-                    if fine == "2x1"
-                    else ("[20,1e-5,5]", "2", "1", "0.1")
-                ),
-            }[stage]
-            transform, convergence, shrink, smooth = plan[3], plan[0], plan[1], plan[2]
-            metric_images = [get_pointer(i) for i in images]
+            sampling, convergence, shrink, smooth = COARSE if stage == "coarse" else FINE
+            fixed_at, moving_at = (get_pointer(i) for i in images)
             arguments: list[Any] = [
                 "-d", "3",
                 "-r", str(Path(scratch, f"{stage}_start.txt")),
-                "-m", metric.format(*metric_images),
-                "-t", f"Rigid[{transform}]", "-c", convergence, "-f", shrink, "-s", smooth,
+                "-m", f"MI[{fixed_at},{moving_at},1,32,{sampling}]",
+                "-t", "Rigid[0.1]", "-c", convergence, "-f", shrink, "-s", smooth,
                 "-u", "0", "-z", "1",
                 "-o", f"[{Path(scratch, stage)}]",
                 "--float", "0", "--write-composite-transform", "0", "--random-seed", str(seed),
@@ -361,16 +357,26 @@ def register(
     return Registration(matrix, measures, status, reason)
 
 
-def _n4(volume: Volume) -> Volume:
-    """Return the volume without its bias field, estimated by N4 on a grid shrunk to about 4 mm."""
+def _unbiased(volume: Volume, mask: np.ndarray) -> Volume:
+    """Return the volume without its bias field, which N4 estimates on a grid of 6 mm inside the mask."""
     import ants
 
-    image = _ants_image(volume.data - volume.data.min() + 1, volume.affine)
-    shrink = max(1, int(round(4 / float(volume.spacing_mm.min()))))
-    corrected = ants.n4_bias_field_correction(
-        image, shrink_factor=shrink, convergence={"iters": [30, 20, 10], "tol": 1e-6}
+    base = float(volume.data.min()) - 1
+    coarse, factors = _coarse(volume, 6.0)
+    field_ = ants.n4_bias_field_correction(
+        _ants_image(coarse.data - base, coarse.affine),
+        mask=_ants_image(_coarse_mask(mask, factors, coarse.shape), coarse.affine),
+        shrink_factor=1,
+        convergence={"iters": [30, 20, 10], "tol": 1e-6},
+        return_bias_field=True,
     )
-    return volume.like(corrected.numpy())
+    log_field = np.log(field_.numpy())
+    for axis, (n, f) in enumerate(zip(volume.shape, factors, strict=True)):  # linear, one axis at a time
+        place = ((np.arange(n) - (f - 1) / 2) / f).clip(0, log_field.shape[axis] - 1)
+        low = np.minimum(place.astype(int), log_field.shape[axis] - 2)
+        weight = np.expand_dims((place - low).astype(np.float32), [a for a in range(3) if a != axis])
+        log_field = np.take(log_field, low, axis) * (1 - weight) + np.take(log_field, low + 1, axis) * weight
+    return volume.like((volume.data - base) / np.exp(log_field))
 
 
 def _verdict(pair: str, measures: dict[str, float]) -> tuple[str, str]:
