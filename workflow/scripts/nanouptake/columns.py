@@ -22,6 +22,7 @@ _KEYS = {
     "patient": Column("", "the study's pseudonym"),
     "timepoint": Column("", "planning, pre, post, post2, ..."),
 }
+_TUMOR = _KEYS | {"tumor": Column("", "name of the structure in the planning system")}
 TABLES: dict[str, dict[str, Column]] = {
     "tumors": _KEYS
     | {
@@ -39,6 +40,19 @@ TABLES: dict[str, dict[str, Column]] = {
         "max_mg_ml": Column("mg/ml", "largest voxel"),
         "upper_quartile_mean_mg_ml": Column("mg/ml", "mean of the voxels at or above p75_mg_ml"),
         "entropy_bits": Column("bit", "entropy of the histogram with the config's fixed bins"),
+        "p10_mg_ml": Column("mg/ml", "10th percentile, linear interpolation between order statistics"),
+        "p90_mg_ml": Column("mg/ml", "90th percentile, linear interpolation between order statistics"),
+        "skewness": Column("1", "skewness (IBSI KE2A)"),
+        "kurtosis": Column("1", "kurtosis in excess of 3 (IBSI IPH6)"),
+        "entropy_corrected_bits": Column("bit", "entropy_bits with Miller and Madow's small-sample term"),
+        "entropy_matlab_bits": Column("bit", "MATLAB's entropy(): 256 bins over 0 to 1 mg/ml, rest clipped"),
+        "rim_mg_ml": Column("mg/ml", "mean of the outer third of the depth below the surface"),
+        "middle_mg_ml": Column("mg/ml", "mean of the middle third of the depth"),
+        "core_mg_ml": Column("mg/ml", "mean of the inner third of the depth"),
+        "peak_to_valley_centre": Column("1", "innermost of six shells over the lowest, rim left out"),
+        "peak_to_valley_edge": Column("1", "highest shell outside the centre over the lowest, rim left out"),
+        "baseline_mg_ml": Column("mg/ml", "mean of normal tissue 2 to 5 mm around"),
+        "noise_mg_ml": Column("mg/ml", "SD of that tissue (1.4826 median absolute deviations)"),
         "t1_pre_s": Column("s", "mean T1 before infusion"),
         "t1_post_s": Column("s", "mean T1 after infusion"),
         "pattern": Column("", "homogeneous, heterogeneous, central minimum or maximum; undetermined"),
@@ -53,6 +67,25 @@ TABLES: dict[str, dict[str, Column]] = {
         "entropy_bits": Column("bit", "mean over tumours of entropy_bits"),
         "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
         "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
+    },
+    "profiles": _TUMOR
+    | {
+        "line": Column("", "horizontal: towards the patient's left; vertical: towards posterior"),
+        "position_mm": Column("mm", "0 at the tumour's centroid"),
+        "mg_ml": Column("mg/ml", "uptake, linear between voxels; outside the tumour its baseline"),
+        "inside": Column("", "whether the point lies in the tumour"),
+    },
+    "sections": _TUMOR
+    | {
+        "x_mm": Column("mm", "towards the patient's left, 0 at the centroid"),
+        "y_mm": Column("mm", "towards posterior, 0 at the centroid"),
+        "mg_ml": Column("mg/ml", "uptake, linear between voxels"),
+        "inside": Column("1", "the tumour's label, linear between voxels: its contour is 0.5"),
+    },
+    "histograms": _TUMOR
+    | {
+        "threshold_mg_ml": Column("mg/ml", "threshold"),
+        "fraction": Column("1", "fraction of the voxels at or above the threshold"),
     },
     "scans": _KEYS
     | {
