@@ -67,6 +67,33 @@ TABLES: dict[str, dict[str, Column]] = {
         "entropy_bits": Column("bit", "mean over tumours of entropy_bits"),
         "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
         "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
+        "normal_tissue_mg_ml": Column("mg/ml", "median over tumours of baseline_mg_ml: drift, 0 is wanted"),
+        "infusion_to_scan_min": Column("min", "from the sheet of scans"),
+        "kmeans_group": Column("", "group of k-means, k = 2, on entropy_bits; it always finds two groups"),
+        "posterior_agent": Column("1", "probability of the upper of two Gaussians; empty without two groups"),
+        "group": Column(
+            "",
+            "suspected agent or placebo from 95 % probability, indeterminate, or no evidence of two groups",
+        ),
+        "loo_group": Column("", "group by a fit that did not see the patient"),
+        "loo_stable": Column("", "whether loo_group is group"),
+    },
+    "fits": {
+        "fit": Column("", "which question, and of which patients"),
+        "parameter": Column("", "name of the number"),
+        "value": Column("in unit", "estimate, empty where it cannot be computed"),
+        "low": Column("in unit", "lower end of the 95 % interval"),
+        "high": Column("in unit", "upper end of the 95 % interval"),
+        "unit": Column("", "unit of value, low and high"),
+        "n_patients": Column("1", "patients in the fit"),
+        "n_tumors": Column("1", "tumours in the fit"),
+        "meaning": Column("", "definition and remarks"),
+    },
+    "null_curve": {
+        "diameter_mm": Column("mm", "diameter of the equal-volume sphere"),
+        "mg_ml": Column("mg/ml", "what equal true uptake would read: partial volume alone"),
+        "low_mg_ml": Column("mg/ml", "lower end of the 95 % interval, patients resampled"),
+        "high_mg_ml": Column("mg/ml", "upper end of that interval"),
     },
     "profiles": _TUMOR
     | {

@@ -161,8 +161,14 @@ def tumor_rows(
     return pd.DataFrame(rows)
 
 
-def patient_table(tumors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per patient and post timepoint; tumours without a mean are left out of the means."""
+def patient_table(
+    tumors: pd.DataFrame, *, infusion_to_scan_min: dict[tuple[str, str], float] | None = None
+) -> pd.DataFrame:
+    """Return one row per patient and post timepoint; tumours without a mean are left out of the means.
+
+    infusion_to_scan_min gives the minutes of (patient, timepoint) where the sheet has them.
+    """
+    minutes = infusion_to_scan_min or {}
     rows = []
     for (patient, timepoint), group in tumors.groupby(["patient", "timepoint"], sort=True):
         known = group.dropna(subset=["mean_mg_ml"])
@@ -180,6 +186,11 @@ def patient_table(tumors: pd.DataFrame) -> pd.DataFrame:
                 "volume_weighted_mean_mg_ml": (known["mean_mg_ml"] * known["volume_ml"]).sum() / weights
                 if weights
                 else np.nan,
+                "normal_tissue_mg_ml": known["baseline_mg_ml"].median()
+                if "baseline_mg_ml" in known
+                else np.nan,
+                "infusion_to_scan_min": minutes.get((patient, timepoint), np.nan),
             }
         )
-    return pd.DataFrame(rows, columns=list(TABLES["patients"]))
+    names = list(TABLES["patients"])
+    return pd.DataFrame(rows, columns=names[: names.index("kmeans_group")])
