@@ -37,6 +37,7 @@ def paper_cohort(seed=1, *, agent=True, placebo=True):
                 sd = float(np.clip(0.84 * mean, 0.0053, 0.11)) if arm == "A" else rng.normal(0.012, 0.002)
                 volume = np.pi / 6000 * diameter**3
                 width = 0.005
+                low, high = stats.norm.cdf([0.05, 0.1], mean, sd)
                 rows.append(
                     {
                         "patient": f"{arm}{k + 1:02d}",
@@ -49,9 +50,9 @@ def paper_cohort(seed=1, *, agent=True, placebo=True):
                         "sd_mg_ml": sd,
                         "upper_quartile_mean_mg_ml": mean + 1.27 * sd,
                         "entropy_bits": np.log2(sd * np.sqrt(2 * np.pi * np.e) / width) + rng.normal(0, 0.1),
-                        "fraction_le_0.05": 0.5,
-                        "fraction_0.05_to_0.1": 0.3,
-                        "fraction_gt_0.1": 0.2,
+                        "fraction_le_0.05": low,
+                        "fraction_0.05_to_0.1": high - low,
+                        "fraction_gt_0.1": 1 - high,
                         "baseline_mg_ml": rng.normal(0, 0.001),
                         "noise_mg_ml": 0.006,
                         "pattern": kind if rng.random() < 0.7 else names[rng.integers(4)],

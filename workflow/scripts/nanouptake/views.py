@@ -1,0 +1,82 @@
+"""Pictures in which a reader can judge a registration: two images on one section, and the contour."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from matplotlib.image import imsave
+from skimage.measure import find_contours
+
+from .images import Volume
+from .profiles import sample
+
+HALF_MM = 100
+
+
+def _png(plane: np.ndarray, limits: tuple[float, float] | None = None) -> str:
+    """Return a grey PNG in base64; without limits from the 1st to the 99th percentile."""
+    known = plane[np.isfinite(plane)]
+    if limits is None:
+        limits = tuple(np.percentile(known, [1, 99])) if known.size else (0.0, 1.0)
+    shown = np.nan_to_num(plane, nan=limits[0])
+    buffer = io.BytesIO()
+    high = max(limits[1], limits[0] + 1e-9)
+    imsave(buffer, shown, cmap="gray", vmin=limits[0], vmax=high, format="png", metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def registration_views(
+    *,
+    pre: Volume,
+    post: Volume,
+    planning: Volume | None,
+    planning_matrix: np.ndarray | None,
+    coverage: np.ndarray,
+    labels: np.ndarray,
+) -> list[dict]:
+    """Return views of planning over pre and post over pre, axial through the largest tumour.
+
+    Parameters
+    ----------
+    pre, post : Volume
+        T1 in seconds on the grid of the pre scan.
+    planning : Volume or None
+        The planning MR on its own grid.
+    planning_matrix : (4, 4) ndarray or None
+        Maps points of the pre space to points of the planning space, LPS mm.
+    coverage, labels : ndarray
+        On the grid of the pre scan.
+
+    Returns
+    -------
+    list of dict
+        name, below, above, below_png, above_png (base64), size, path (SVG, in pixels of 1 mm).
+    """
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    own = np.argwhere(labels == counts.argmax()) if counts.any() else np.argwhere(np.isfinite(pre.data))
+    affine = pre.affine
+    tumour = affine[:3, :3] @ own.mean(axis=0) + affine[:3, 3]
+    middle = affine[:3, :3] @ ((np.array(pre.shape) - 1) / 2) + affine[:3, 3]
+    axis = np.arange(-HALF_MM, HALF_MM) + 0.5
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    points = np.stack([middle[0] + x.ravel(), middle[1] + y.ravel(), np.full(x.size, tumour[2])], axis=1)
+
+    def plane(volume: Volume, at: np.ndarray = points) -> np.ndarray:
+        return sample(volume, at).reshape(x.shape)
+
+    cover = np.nan_to_num(plane(pre.like(coverage)))
+    lines = [
+        "M" + "L".join(f"{c + 0.5:.1f} {r + 0.5:.1f}" for r, c in line) for line in find_contours(cover, 0.5)
+    ]
+    limits = (0.3, 3.0)
+    below = _png(plane(pre), limits)
+    common = {"below": "pre T1", "below_png": below, "size": 2 * HALF_MM, "path": "".join(lines)}
+    views = [{"name": "Post on pre", "above": "post T1", "above_png": _png(plane(post), limits)} | common]
+    if planning is not None and planning_matrix is not None:
+        moved = points @ planning_matrix[:3, :3].T + planning_matrix[:3, 3]
+        picture = _png(plane(planning, moved))
+        views.append({"name": "Planning on pre", "above": "planning MR", "above_png": picture} | common)
+    return views
