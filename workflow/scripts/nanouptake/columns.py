@@ -81,9 +81,9 @@ TABLES: dict[str, dict[str, Column]] = {
     "fits": {
         "fit": Column("", "which question, and of which patients"),
         "parameter": Column("", "name of the number"),
-        "value": Column("in unit", "estimate, empty where it cannot be computed"),
-        "low": Column("in unit", "lower end of the 95 % interval"),
-        "high": Column("in unit", "upper end of the 95 % interval"),
+        "value": Column("", "estimate in unit, empty where it cannot be computed"),
+        "low": Column("", "lower end of the 95 % interval, in unit"),
+        "high": Column("", "upper end of the 95 % interval, in unit"),
         "unit": Column("", "unit of value, low and high"),
         "n_patients": Column("1", "patients in the fit"),
         "n_tumors": Column("1", "tumours in the fit"),

@@ -227,7 +227,7 @@ def figure7(
         grid = figure.subplots(len(found), 3, squeeze=False, width_ratios=(1, 1.6, 1.6))
         image = None
         for panels, (pattern, row) in zip(grid, found.items(), strict=True):
-            image = _cut(panels[0], sections, row, f"{pattern}: {row['patient']} {row['tumor']}") or image
+            image = _cut(panels[0], sections, row, f"{pattern}\n{row['patient']} {row['tumor']}") or image
             own = _rows_of(profiles, row)
             for axes, line, label in (
                 (panels[1], "horizontal", "right – left (mm)"),
@@ -247,7 +247,7 @@ def figure7(
             )
             panels[1].set_title(words, fontsize=8)
         if image is not None:
-            figure.colorbar(image, ax=list(grid[:, 0]), location="left", label="uptake (mg/ml)", shrink=0.7)
+            figure.colorbar(image, ax=list(grid.ravel()), label="uptake (mg/ml)", shrink=0.7, aspect=30)
         return figure
 
 
