@@ -66,6 +66,11 @@ def write_study(folder, tumors, tables):
         (base / f"uptake/sub-{patient}_ses-post_space-pre_status.json").write_text(
             OK if patient != FAILED else OK.replace("true", "false").replace('"reason": ""', '"reason": "no"')
         )
+        (base / "xfm").mkdir()
+        details = {"uni-uni": {"gradient_correlation": 0.8}}
+        (base / f"xfm/sub-{patient}_from-post_to-pre.json").write_text(
+            json.dumps(json.loads(OK) | {"details": details})
+        )
         (base / "tumors_status.json").write_text(OK)
         (base / f"sub-{patient}_report.html").write_text("simulated\n")
         text = tables.get(patient, own.to_csv(index=False))
@@ -106,6 +111,7 @@ def test_the_arms_come_apart_and_every_table_is_described(study):
     assert (patients["kmeans_group"] == arm).all()
     assert (patients["group"] == arm).mean() > 0.9
     assert (patients["infusion_to_scan_min"] == 92).all()
+    assert (patients["registration_gradient_correlation"] == 0.8).all()
     assert len(table(study, "tumors")) == 129
     for name in ("tumors", "patients", "scans", "fits", "null_curve"):
         words = json.loads((study / f"results/cohort/{name}.json").read_text())

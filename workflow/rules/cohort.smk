@@ -26,6 +26,11 @@ rule collect_cohort:
         ingested=[
             SES.format(patient=p, timepoint=t) + "/ingest.json" for p, t in study.scans
         ],
+        registered=[
+            XFM.format(patient=p) + f"_from-{t}_to-pre.json"
+            for p in PATIENTS
+            for t in study.posts(p)
+        ],
         mapped=[
             UPTAKE.format(patient=p) + f"_ses-{t}_space-pre_status.json"
             for p in PATIENTS

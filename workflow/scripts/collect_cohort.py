@@ -42,11 +42,18 @@ def main(inp, out, patients, scans, infusion_to_scan_min, blur_sd_mm):
             deciding = mapped.get(f"sub-{patient}_ses-{timepoint}", own) if timepoint != "planning" else whole
         status = "failed" if not deciding["ok"] else "flagged" if deciding["flags"] else "ok"
         reason = deciding["reason"] or "; ".join(deciding["flags"])
-        if patient in bad and status != "failed":
+        if patient in bad and timepoint.startswith("post"):
             status, reason = "failed", bad[patient]
         rows.append({"patient": patient, "timepoint": timepoint, "status": status, "reason": reason})
     minutes = {(p, t): float(m) for p, t, m in infusion_to_scan_min}
-    table, arms = patient_groups(patient_table(tumors, infusion_to_scan_min=minutes))
+    quality = {}
+    for path in map(Path, inp["registered"]):
+        patient, _, timepoint = path.name.removeprefix("sub-").partition("_from-")
+        found = read_status(path)["details"].get("uni-uni", {}).get("gradient_correlation")
+        if found is not None:
+            quality[patient, timepoint.partition("_")[0]] = float(found)
+    joined = patient_table(tumors, infusion_to_scan_min=minutes, registration_quality=quality)
+    table, arms = patient_groups(joined)
     first = first_post(tumors)
     agent = first[first["patient"].isin(table.loc[table["group"] == AGENT, "patient"])]
     write_table(out["tumors"], tumors, "tumors")

@@ -68,6 +68,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
         "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
         "normal_tissue_mg_ml": Column("mg/ml", "median over tumours of baseline_mg_ml: drift, 0 is wanted"),
+        "registration_gradient_correlation": Column(
+            "1", "of post and pre UNI after registration, 1 is perfect"
+        ),
         "infusion_to_scan_min": Column("min", "from the sheet of scans"),
         "kmeans_group": Column("", "group of k-means, k = 2, on entropy_bits; it always finds two groups"),
         "posterior_agent": Column("1", "probability of the upper of two Gaussians; empty without two groups"),

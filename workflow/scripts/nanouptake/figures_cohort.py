@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from .cohort import AGENT, PLACEBO, first_post, outlying
 from .figures import BLUE, CONCENTRATION_LIMITS_MG_ML, STYLE, VERMILION
@@ -59,7 +60,7 @@ def figure5(tumors: pd.DataFrame, patients: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(max(4.5, 1.6 + 0.28 * len(means)), 3.8))
         axes = figure.add_subplot()
         places = {p: i for i, p in enumerate(means.index)}
-        for group, part in shown.groupby("group"):
+        for group, part in [(str(k), v) for k, v in shown.groupby("group")]:
             x = part["patient"].map(places).to_numpy(float)
             marker, colour = MARKER.get(group, "D"), COLOUR.get(group, GREY)
             axes.plot(x, part["mean_mg_ml"], marker, color=colour, alpha=0.5, ms=4, mew=0)
@@ -78,7 +79,7 @@ def figure5(tumors: pd.DataFrame, patients: pd.DataFrame) -> Figure:
         return figure
 
 
-def _cut(axes: Axes, sections: pd.DataFrame, row: pd.Series, title: str) -> object:
+def _cut(axes: Axes, sections: pd.DataFrame, row: pd.Series, title: str) -> AxesImage | None:
     """Draw a tumour's axial section on the fixed scale with its contour; return the image or None."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -137,7 +138,7 @@ def figure6(
         figure = Figure(figsize=(7.2, 5.6), layout="constrained")
         grid = figure.add_gridspec(2, 3, height_ratios=(1.7, 1))
         axes = figure.add_subplot(grid[0, :])
-        for name, part in shown.groupby("group"):
+        for name, part in [(str(k), v) for k, v in shown.groupby("group")]:
             axes.plot(
                 part["diameter_mm"],
                 part["mean_mg_ml"],
@@ -173,7 +174,7 @@ def figure6(
                 ascending=False
             )
             high = pd.concat([out.loc[residual.index[residual > 0]], high]).drop_duplicates()
-        middle = agent.loc[(agent["mean_mg_ml"] - agent["mean_mg_ml"].median()).abs().idxmin()]
+        middle = agent.iloc[int(np.argmin(np.abs(y - np.median(y))))]
         examples = [high.iloc[k] for k in range(min(2, len(high)))] + [middle]
         axes.axhline(0, color="0.6", lw=0.8, zorder=0)
         axes.set_xlabel("diameter of the equal-volume sphere (mm)")
@@ -262,7 +263,7 @@ def figure8(tumors: pd.DataFrame, patients: pd.DataFrame) -> Figure:
     """
     with mpl.rc_context(STYLE):
         shown = _shown(tumors, patients)
-        names = [c for c in tumors if c.startswith("fraction_")]
+        names = [c for c in map(str, tumors.columns) if c.startswith("fraction_")]
         if shown.empty or not names:
             return _empty("no tumour could be measured")
         agent = shown[shown["group"] == AGENT]

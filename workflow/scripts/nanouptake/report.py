@@ -82,8 +82,11 @@ def cohort_html(
 ) -> str:
     """Return the cohort's page; figures are the SVG texts by name. Nothing in it is fetched."""
     link = "sub-{patient}/sub-{patient}_report.html"
+    worst_first = scans.sort_values(
+        "status", key=lambda s: s.map({"failed": 0, "flagged": 1, "ok": 2}), kind="stable"
+    )
     tables = {
-        "scans": table_of(scans, "scans", link=link),
+        "scans": table_of(worst_first, "scans", link=link),
         "fits": table_of(fits, "fits"),
         "patients": table_of(patients, "patients", link=link),
         "tumors": table_of(tumors, "tumors", link=link),

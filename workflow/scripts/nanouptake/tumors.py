@@ -40,7 +40,7 @@ def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) ->
     noise_mg_ml : float
         SD of the concentration in normal tissue around the tumour.
 
-    Voxels within the outer third are left out (partial volume). Core minus middle beyond two noise SDs
+    Voxels within the outer third are left out (partial volume). Core minus middle beyond one noise SD
     and three standard errors is a central maximum or minimum; else an SD beyond twice the noise is
     heterogeneous; else homogeneous. Fewer than 30 voxels: undetermined.
     """
@@ -162,13 +162,16 @@ def tumor_rows(
 
 
 def patient_table(
-    tumors: pd.DataFrame, *, infusion_to_scan_min: dict[tuple[str, str], float] | None = None
+    tumors: pd.DataFrame,
+    *,
+    infusion_to_scan_min: dict[tuple[str, str], float] | None = None,
+    registration_quality: dict[tuple[str, str], float] | None = None,
 ) -> pd.DataFrame:
     """Return one row per patient and post timepoint; tumours without a mean are left out of the means.
 
-    infusion_to_scan_min gives the minutes of (patient, timepoint) where the sheet has them.
+    infusion_to_scan_min and registration_quality give the value of (patient, timepoint) where it is known.
     """
-    minutes = infusion_to_scan_min or {}
+    minutes, quality = infusion_to_scan_min or {}, registration_quality or {}
     rows = []
     for (patient, timepoint), group in tumors.groupby(["patient", "timepoint"], sort=True):
         known = group.dropna(subset=["mean_mg_ml"])
@@ -189,7 +192,8 @@ def patient_table(
                 "normal_tissue_mg_ml": known["baseline_mg_ml"].median()
                 if "baseline_mg_ml" in known
                 else np.nan,
-                "infusion_to_scan_min": minutes.get((patient, timepoint), np.nan),
+                "registration_gradient_correlation": quality.get((str(patient), str(timepoint)), np.nan),
+                "infusion_to_scan_min": minutes.get((str(patient), str(timepoint)), np.nan),
             }
         )
     names = list(TABLES["patients"])

@@ -23,7 +23,8 @@ def _png(plane: np.ndarray, limits: tuple[float, float] | None = None) -> str:
     shown = np.nan_to_num(plane, nan=limits[0])
     buffer = io.BytesIO()
     high = max(limits[1], limits[0] + 1e-9)
-    imsave(buffer, shown, cmap="gray", vmin=limits[0], vmax=high, format="png", metadata={"Software": None})
+    metadata: dict = {"Software": None}  # the library's version is not part of a result
+    imsave(buffer, shown, cmap="gray", vmin=limits[0], vmax=high, format="png", metadata=metadata)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
