@@ -40,9 +40,10 @@ def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) ->
     noise_mg_ml : float
         SD of the concentration in normal tissue around the tumour.
 
-    Voxels within the outer third are left out (partial volume). Core minus middle beyond one noise SD
-    and three standard errors is a central maximum or minimum; else an SD beyond twice the noise is
-    heterogeneous; else homogeneous. Fewer than 30 voxels: undetermined.
+    Voxels within the outer third are left out (partial volume). Core minus middle beyond one noise SD,
+    three standard errors and the SD within those shells (a heterogeneous tumour is rough at one depth
+    too) is a central maximum or minimum; else an SD beyond twice the noise is heterogeneous; else
+    homogeneous. Fewer than 30 voxels: undetermined.
     """
     inner = depth > 1 / 3
     core, middle = values[depth > 2 / 3], values[inner & (depth <= 2 / 3)]
@@ -50,7 +51,8 @@ def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) ->
         return "undetermined"
     step = core.mean() - middle.mean()
     error = np.sqrt(core.var(ddof=1) / core.size + middle.var(ddof=1) / middle.size)
-    if abs(step) > max(noise_mg_ml, 3 * error):
+    rough = np.sqrt((core.var(ddof=1) + middle.var(ddof=1)) / 2)
+    if abs(step) > max(noise_mg_ml, 3 * error, rough):
         return "central maximum" if step > 0 else "central minimum"
     return "heterogeneous" if values[inner].std(ddof=1) > 2 * noise_mg_ml else "homogeneous"
 
