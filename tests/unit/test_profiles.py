@@ -8,7 +8,7 @@ from scipy import ndimage
 from nanouptake import geometry
 from nanouptake.images import Volume
 from nanouptake.intensity import bins_of, entropy_bits
-from nanouptake.profiles import distribution, shape_of
+from nanouptake.profiles import distribution, shape_of, white_matter_drift
 from nanouptake.tumors import uptake_pattern
 
 CENTRE = np.array([12.0, -7.0, 30.0])
@@ -42,6 +42,7 @@ GRIDS = {
 
 def measured(linear):
     volume, labels = sampled(linear * 0.6)
+    volume.data[labels == 0] += np.random.default_rng(0).normal(0, 0.005, (labels == 0).sum())
     return distribution(volume, labels, NAMES, entropy_bin_width_mg_ml=0.005, entropy_range_mg_ml=(-0.1, 0.5))
 
 
@@ -63,7 +64,8 @@ def test_profiles_agree_on_any_grid(straight, grid):
         assert abs(deep["mg_ml_b"] - true).max() < 0.002
     for column in ("core_mg_ml", "middle_mg_ml", "rim_mg_ml", "baseline_mg_ml"):
         assert found.columns[column][0] == pytest.approx(straight.columns[column][0], abs=0.002)
-    assert found.columns["baseline_mg_ml"][0] == pytest.approx(0.01)
+    assert found.columns["baseline_mg_ml"][0] == pytest.approx(0.01, abs=0.001)
+    assert found.columns["noise_mg_ml"][0] == pytest.approx(0.005, rel=0.1)
     assert found.columns["peak_to_valley_centre"][0] == pytest.approx(
         straight.columns["peak_to_valley_centre"][0], abs=0.05
     )
@@ -114,3 +116,17 @@ def test_patterns_of_known_tumours_are_named():
         noisy = {k: v + rng.normal(0, 0.006, depth.size) for k, v in true.items()}
         right += sum(uptake_pattern(v, depth, 0.006) == k for k, v in noisy.items())
     assert right >= 0.95 * 200
+
+
+def test_drift_of_white_matter_is_read_far_from_tumours():
+    rng = np.random.default_rng(12)
+    t1 = np.full((40, 40, 40), 1.35)
+    t1[5:35, 5:35, 5:20] = 0.9
+    labels = np.zeros(t1.shape, np.uint8)
+    labels[18:22, 18:22, 16:19] = 1
+    conc = 0.003 + rng.normal(0, 0.005, t1.shape)
+    conc[labels > 0] = 0.1
+    conc[t1 > 1] = 0.02
+    volume = Volume(conc, np.eye(4))
+    assert white_matter_drift(volume, t1, labels) == pytest.approx(0.003, abs=0.0005)
+    assert np.isnan(white_matter_drift(volume, t1 + 1, labels))

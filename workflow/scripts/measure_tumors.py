@@ -5,7 +5,7 @@ import pandas as pd
 from nanouptake.columns import write_table
 from nanouptake.figures import patient_picture, save_figure
 from nanouptake.images import load
-from nanouptake.profiles import distribution
+from nanouptake.profiles import distribution, white_matter_drift
 from nanouptake.steps import run_step
 from nanouptake.tumors import tumor_rows
 
@@ -41,6 +41,9 @@ def main(inp, out, patient, timepoints, settings):
             place_of_t1 = frame.columns.get_loc("t1_pre_s")
             for step, column in enumerate(spread.columns.columns.drop("tumor")):
                 frame.insert(place_of_t1 + step, column, spread.columns[column])
+            place_of_pattern = frame.columns.get_loc("pattern")
+            drift = white_matter_drift(pre.like(conc), pre.data, labels)
+            frame.insert(place_of_pattern, "white_matter_mg_ml", drift)
             for table, parts in long.items():
                 part = getattr(spread, table)
                 part.insert(0, "timepoint", timepoint)

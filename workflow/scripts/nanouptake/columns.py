@@ -55,6 +55,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "noise_mg_ml": Column("mg/ml", "SD of that tissue (1.4826 median absolute deviations)"),
         "t1_pre_s": Column("s", "mean T1 before infusion"),
         "t1_post_s": Column("s", "mean T1 after infusion"),
+        "white_matter_mg_ml": Column(
+            "mg/ml", "median of the patient's white matter 10 mm from tumours: drift"
+        ),
         "pattern": Column("", "homogeneous, heterogeneous, central minimum or maximum; undetermined"),
         "flags": Column("", "what to know before using the row, separated by semicolons"),
     },
@@ -68,6 +71,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
         "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
         "normal_tissue_mg_ml": Column("mg/ml", "median over tumours of baseline_mg_ml: drift, 0 is wanted"),
+        "white_matter_mg_ml": Column(
+            "mg/ml", "median of white matter 10 mm from tumours: drift, 0 is wanted"
+        ),
         "registration_gradient_correlation": Column(
             "1", "of post and pre UNI after registration, 1 is perfect"
         ),

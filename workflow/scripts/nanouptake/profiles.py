@@ -111,16 +111,16 @@ def line_profile(
     )
 
 
-def peak_to_valley(depth: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+def peak_to_valley(depth: np.ndarray, values: np.ndarray, *, noise_mg_ml: float) -> tuple[float, float]:
     """Return mean uptake of the centre, and the highest shell towards the edge, over the lowest shell.
 
     Six shells of equal depth, at least three voxels each; the rim shell (partial volume) is left out.
     A central minimum has (1, more than 1), a central maximum (more than 1, 1 or more). NaN with
-    fewer than three shells or where the lowest shell is not above zero.
+    fewer than three shells or where the lowest shell is not above the noise of a voxel.
     """
     shell = np.minimum((depth * 6).astype(int), 5)
     means = np.array([values[shell == k].mean() for k in range(1, 6) if (shell == k).sum() >= 3])
-    if means.size < 3 or means.min() <= 0:
+    if means.size < 3 or not means.min() > noise_mg_ml:
         return float("nan"), float("nan")
     return float(means[-1] / means.min()), float(means[:-1].max() / means.min())
 
@@ -139,6 +139,22 @@ def section(concentration: Volume, mask: np.ndarray, centre_mm: np.ndarray) -> p
             "inside": covered.round(3),
         }
     )
+
+
+def white_matter_drift(concentration: Volume, t1_pre_s: np.ndarray, labels: np.ndarray) -> float:
+    """Return the median concentration in white matter far from tumours, mg/ml: 0 is wanted.
+
+    White matter is where T1 before infusion is 0.75 to 1.05 s, also in all six neighbours, 10 mm or more
+    from every tumour along the axes. NaN with fewer than 1000 such voxels.
+    """
+    white = ndimage.binary_erosion((t1_pre_s > 0.75) & (t1_pre_s < 1.05))
+    far = ndimage.generate_binary_structure(3, 1)
+    near = ndimage.binary_dilation(
+        labels > 0, structure=far, iterations=int(np.ceil(10 / concentration.spacing_mm.min()))
+    )
+    values = concentration.data[white & ~near]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size >= 1000 else float("nan")
 
 
 class Distribution(NamedTuple):
@@ -185,7 +201,7 @@ def distribution(
             "middle": (depth > 1 / 3) & (depth <= 2 / 3),
             "core": depth > 2 / 3,
         }
-        centre, edge = peak_to_valley(depth, values)
+        centre, edge = peak_to_valley(depth, values, noise_mg_ml=noise)
         rows.append(
             {
                 "tumor": name,

@@ -194,6 +194,9 @@ def patient_table(
                 "normal_tissue_mg_ml": known["baseline_mg_ml"].median()
                 if "baseline_mg_ml" in known
                 else np.nan,
+                "white_matter_mg_ml": group["white_matter_mg_ml"].iloc[0]
+                if "white_matter_mg_ml" in group
+                else np.nan,
                 "registration_gradient_correlation": quality.get((str(patient), str(timepoint)), np.nan),
                 "infusion_to_scan_min": minutes.get((str(patient), str(timepoint)), np.nan),
             }
