@@ -57,6 +57,13 @@ rule render_patient:
         mapped=of_first_post(UPTAKE + "_ses-{timepoint}_space-pre_status.json"),
     output:
         views="results/sub-{patient}/sub-{patient}_views.json",
+        figure_png=report(
+            "results/sub-{patient}/sub-{patient}_contours.png",
+            caption="../report/contours.rst",
+            category="Patients",
+            labels={"patient": "{patient}"},
+        ),
+        figure_svg="results/sub-{patient}/sub-{patient}_contours.svg",
         status="results/sub-{patient}/views_status.json",
     log:
         "logs/render_patient/sub-{patient}.log",

@@ -1,12 +1,13 @@
-"""Registration views of one patient, for the page."""
+"""Registration views of one patient, and the figure of how the contour travels."""
 
 import json
 from pathlib import Path
 
+from nanouptake.figures import save_figure
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, write_atomic
 from nanouptake.steps import run_step
-from nanouptake.views import registration_views
+from nanouptake.views import propagation_figure, registration_views
 
 
 def main(inp, out):
@@ -20,10 +21,12 @@ def main(inp, out):
             coverage=load(inp["coverage"]).data,
             labels=load(inp["labels"]).data,
         )
+        save_figure(propagation_figure(views), out["figure_png"], out["figure_svg"])
         write_atomic(out["views"], json.dumps(views, indent=1) + "\n")
 
+    outputs = [out[k] for k in ("views", "figure_png", "figure_svg")]
     upstream = [inp["labelled"], inp["mapped"]]
-    run_step("render patient", work, status=out["status"], outputs=[out["views"]], upstream=upstream)
+    run_step("render patient", work, status=out["status"], outputs=outputs, upstream=upstream)
 
 
 if "snakemake" in globals():

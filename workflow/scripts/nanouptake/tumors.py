@@ -6,26 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .columns import TABLES, fraction_columns
-
-
-def histogram_entropy_bits(
-    values: np.ndarray, *, bin_width_mg_ml: float, range_mg_ml: tuple[float, float]
-) -> float:
-    """Return the entropy of a histogram with fixed bins in mg/ml; values outside count in the end bins.
-
-    NaN for no values.
-
-    >>> histogram_entropy_bits(np.array([0.01, 0.03]), bin_width_mg_ml=0.02, range_mg_ml=(0.0, 0.04))
-    1.0
-    """
-    if not values.size:
-        return float("nan")
-    low, high = range_mg_ml
-    last = max(round((high - low) / bin_width_mg_ml) - 1, 0)
-    bins = np.floor((values - low) / bin_width_mg_ml).clip(0, last).astype(int)
-    p = np.bincount(bins) / values.size
-    p = p[p > 0]
-    return float(-(p * np.log2(p)).sum()) + 0.0
+from .intensity import bins_of, entropy_bits
 
 
 def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) -> str:
@@ -80,8 +61,8 @@ def measure(
         "min_mg_ml": float(values.min()),
         "max_mg_ml": float(values.max()),
         "upper_quartile_mean_mg_ml": float(values[values >= p75].mean()),
-        "entropy_bits": histogram_entropy_bits(
-            values, bin_width_mg_ml=entropy_bin_width_mg_ml, range_mg_ml=entropy_range_mg_ml
+        "entropy_bits": entropy_bits(
+            bins_of(values, bin_width_mg_ml=entropy_bin_width_mg_ml, range_mg_ml=entropy_range_mg_ml)
         ),
     } | dict(zip(names, bins / values.size, strict=True))
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 
+import matplotlib as mpl
 import numpy as np
-from matplotlib.image import imsave
+from matplotlib.figure import Figure
+from matplotlib.image import imread, imsave
 from skimage.measure import find_contours
 
+from .figures import STYLE, VERMILION
 from .images import Volume
 from .profiles import sample
 
@@ -81,3 +84,26 @@ def registration_views(
         picture = _png(plane(planning, moved))
         views.append({"name": "Planning on pre", "above": "planning MR", "above_png": picture} | common)
     return views
+
+
+def propagation_figure(views: list[dict]) -> Figure:
+    """Planning MR, T1 before and T1 after on one section with the contour (the paper's figure 4).
+
+    Parameters
+    ----------
+    views : list of dict
+        From registration_views.
+    """
+    with mpl.rc_context(STYLE):
+        planes = [(v["above"], v["above_png"]) for v in reversed(views)]
+        planes.insert(len(planes) - 1, (views[0]["below"], views[0]["below_png"]))
+        figure = Figure(figsize=(3 * len(planes), 3.2), layout="constrained")
+        for axes, (name, png) in zip(figure.subplots(1, len(planes)), planes, strict=True):
+            size = views[0]["size"]
+            axes.imshow(imread(io.BytesIO(base64.b64decode(png))), extent=(0, size, size, 0))
+            for line in filter(None, views[0]["path"].split("M")):
+                x, y = np.array([point.split() for point in line.split("L")], float).T
+                axes.plot(x, y, color=VERMILION, lw=1)
+            axes.set_title(name)
+            axes.set_axis_off()
+        return figure
