@@ -246,3 +246,20 @@ def test_a_patients_page_in_a_browser(tmp_path):
     assert found["up"] == sorted(found["up"])
     assert found["opacity"] == "1"
     assert not found["fetched"]
+
+
+def test_a_failed_patient_gets_a_page_with_the_reason():
+    failed = json.loads(OK) | {"ok": False, "reason": "no UNI in the folder"}
+    none = pd.DataFrame()
+    page = patient_html(
+        patient="X3",
+        steps=[failed],
+        series=none,
+        views=[],
+        picture=b"",
+        tumors=none,
+        sections=none,
+        profiles=none,
+    )
+    assert "no UNI in the folder" in page
+    assert "No registration can be shown" in page
