@@ -8,11 +8,12 @@ COUNTS_AGENT = (3, 8, 4, 10, 5, 6, 7, 2, 9, 4, 6, 5, 8, 3)
 COUNTS_PLACEBO = (4, 6, 8, 3, 7, 5, 9, 2, 5)
 
 
-def paper_cohort(seed=1, *, agent=True, placebo=True):
+def paper_cohort(seed=1, *, agent=True, placebo=True, drawn=False):
     """Return tumours of 14 agent and 9 placebo patients, 129 in all, with the paper's means and SDs.
 
     Agent: mean 0.055 mg/ml over patients, tumours 0.012 to 0.17, SD within tumours 0.0053 to 0.11;
-    placebo patients -0.0047 to 0.0097. Patients A01-A14 and P01-P09.
+    placebo patients -0.0047 to 0.0097. Patients A01-A14 and P01-P09. Levels of agent patients are normal
+    quantiles with SD 0.012; drawn: random with SD 0.016, so that some come close to placebo.
     """
     rng = np.random.default_rng(seed)
     names = ("homogeneous", "heterogeneous", "central minimum", "central maximum")
@@ -26,6 +27,8 @@ def paper_cohort(seed=1, *, agent=True, placebo=True):
             if arm == "A"
             else np.linspace(-0.0047, 0.0097, n)
         )
+        if drawn and arm == "A":
+            level = rng.normal(0, 0.016, n)
         level = level - level.mean() + (0.055 if arm == "A" else 0.0025)
         for k, count in enumerate(counts):
             kind = names[k % 4]

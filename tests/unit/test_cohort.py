@@ -47,7 +47,9 @@ def test_one_group_is_not_split(n):
 
 
 def test_the_papers_effect_is_found():
-    cohorts = [paper_cohort(seed).groupby("patient")["entropy_bits"].mean() for seed in range(100, 600)]
+    cohorts = [
+        paper_cohort(seed, drawn=True).groupby("patient")["entropy_bits"].mean() for seed in range(100, 600)
+    ]
     values = np.array([c.to_numpy() for c in cohorts])  # 14 agent first, 9 placebo
     fit = cohort.fit_mixture(values)
     p = cohort.p_one_group(fit.ratio, values.shape[1])
