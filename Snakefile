@@ -14,6 +14,7 @@ include: "workflow/rules/register.smk"
 include: "workflow/rules/uptake.smk"
 include: "workflow/rules/tumors.smk"
 include: "workflow/rules/cohort.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:

@@ -1,5 +1,23 @@
+COHORT_TABLES = ["tumors", "patients", "scans", "fits", "null_curve"]
+FIGURES = {
+    "figure5": "figure5_uptake_by_patient",
+    "figure6": "figure6_uptake_by_diameter",
+    "figure7": "figure7_patterns",
+    "figure8": "figure8_distribution",
+}
+
+
+def infusion_minutes():
+    """Patient, timepoint and minutes from infusion to scan, where the sheet has them."""
+    return [
+        [patient, timepoint, row["infusion_to_scan_min"]]
+        for (patient, timepoint), row in sorted(study.rows.items())
+        if row.get("infusion_to_scan_min")
+    ]
+
+
 rule collect_cohort:
-    """The cohort's tables and figure 5: every tumour, every patient, every scan with its status."""
+    """The cohort's tables: every tumour, patient, scan with its status, and statistic."""
     input:
         tables=collect(
             "results/sub-{patient}/sub-{patient}_tumors.csv", patient=PATIENTS
@@ -7,6 +25,11 @@ rule collect_cohort:
         statuses=collect("results/sub-{patient}/tumors_status.json", patient=PATIENTS),
         ingested=[
             SES.format(patient=p, timepoint=t) + "/ingest.json" for p, t in study.scans
+        ],
+        registered=[
+            XFM.format(patient=p) + f"_from-{t}_to-pre.json"
+            for p in PATIENTS
+            for t in study.posts(p)
         ],
         mapped=[
             UPTAKE.format(patient=p) + f"_ses-{t}_space-pre_status.json"
@@ -17,8 +40,9 @@ rule collect_cohort:
         tumors="results/cohort/tumors.csv",
         patients="results/cohort/patients.csv",
         scans="results/cohort/scans.csv",
-        figure_png="results/cohort/figures/figure5_uptake_by_patient.png",
-        figure_svg="results/cohort/figures/figure5_uptake_by_patient.svg",
+        fits="results/cohort/fits.csv",
+        null_curve="results/cohort/null_curve.csv",
+        dictionaries=expand("results/cohort/{table}.json", table=COHORT_TABLES),
     log:
         "logs/collect_cohort.log",
     resources:
@@ -27,30 +51,57 @@ rule collect_cohort:
     params:
         patients=PATIENTS,
         scans=[list(pair) for pair in study.scans],
+        infusion_to_scan_min=infusion_minutes(),
+        blur_sd_mm=config.get("cohort", {}).get("blur_sd_mm", 0.8),
         code=code_digest("collect_cohort.py"),
     script:
         "../scripts/collect_cohort.py"
 
 
-rule write_report:
-    """The page a person opens first."""
+rule draw_figures:
+    """The paper's figures 5 to 8, from the tables alone."""
     input:
         tumors="results/cohort/tumors.csv",
         patients="results/cohort/patients.csv",
-        scans="results/cohort/scans.csv",
-        figure="results/cohort/figures/figure5_uptake_by_patient.svg",
-        pictures=collect(
-            "results/sub-{patient}/sub-{patient}_uptake.png", patient=PATIENTS
+        fits="results/cohort/fits.csv",
+        null_curve="results/cohort/null_curve.csv",
+        sections=collect(
+            "results/sub-{patient}/sub-{patient}_sections.csv", patient=PATIENTS
+        ),
+        profiles=collect(
+            "results/sub-{patient}/sub-{patient}_profiles.csv", patient=PATIENTS
         ),
     output:
-        "results/report.html",
+        figure5_png=report(
+            "results/cohort/figures/figure5_uptake_by_patient.png",
+            caption="../report/figure5.rst",
+            category="Cohort",
+        ),
+        figure5_svg="results/cohort/figures/figure5_uptake_by_patient.svg",
+        figure6_png=report(
+            "results/cohort/figures/figure6_uptake_by_diameter.png",
+            caption="../report/figure6.rst",
+            category="Cohort",
+        ),
+        figure6_svg="results/cohort/figures/figure6_uptake_by_diameter.svg",
+        figure7_png=report(
+            "results/cohort/figures/figure7_patterns.png",
+            caption="../report/figure7.rst",
+            category="Cohort",
+        ),
+        figure7_svg="results/cohort/figures/figure7_patterns.svg",
+        figure8_png=report(
+            "results/cohort/figures/figure8_distribution.png",
+            caption="../report/figure8.rst",
+            category="Cohort",
+        ),
+        figure8_svg="results/cohort/figures/figure8_distribution.svg",
     log:
-        "logs/write_report.log",
+        "logs/draw_figures.log",
     resources:
-        mem_mb=1000,
+        mem_mb=1500,
         runtime=10,
     params:
-        patients=PATIENTS,
-        code=code_digest("write_report.py"),
+        code=code_digest("draw_figures.py"),
     script:
-        "../scripts/write_report.py"
+        "../scripts/draw_figures.py"

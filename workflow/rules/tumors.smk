@@ -23,6 +23,12 @@ rule measure_tumors:
     output:
         table="results/sub-{patient}/sub-{patient}_tumors.csv",
         dictionary="results/sub-{patient}/sub-{patient}_tumors.json",
+        profiles="results/sub-{patient}/sub-{patient}_profiles.csv",
+        profiles_dictionary="results/sub-{patient}/sub-{patient}_profiles.json",
+        sections="results/sub-{patient}/sub-{patient}_sections.csv",
+        sections_dictionary="results/sub-{patient}/sub-{patient}_sections.json",
+        histograms="results/sub-{patient}/sub-{patient}_histograms.csv",
+        histograms_dictionary="results/sub-{patient}/sub-{patient}_histograms.json",
         picture="results/sub-{patient}/sub-{patient}_uptake.png",
         status="results/sub-{patient}/tumors_status.json",
     log:

@@ -1,19 +1,35 @@
-"""Tables of all tumours, patients and scans, and figure 5."""
+"""Tables of all tumours, patients, scans and statistics; a patient whose table is bad fails alone."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from nanouptake.cohort import AGENT, check_tumors, first_post, fits, null_curve, patient_groups
 from nanouptake.columns import TABLES, write_table
-from nanouptake.figures import figure5, save_figure
+from nanouptake.errors import DataError
 from nanouptake.steps import read_status
 from nanouptake.tumors import patient_table
 
 
-def main(inp, out, scans):
-    frames = [pd.read_csv(p, dtype={"patient": str}) for p in inp["tables"] if Path(p).stat().st_size]
-    tumors = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(TABLES["tumors"]))
-    patients = patient_table(tumors)
+def read_tumors(paths, patients):
+    """Return the joined table, and the reason by patient whose table cannot be used."""
+    frames, bad = [], {}
+    for patient, path in zip(patients, paths, strict=True):
+        if not Path(path).stat().st_size:
+            continue
+        try:
+            frame = pd.read_csv(path, dtype={"patient": str, "tumor": str, "flags": str})
+            check_tumors(frame, file=path)
+            frames.append(frame)
+        except (DataError, pd.errors.ParserError) as error:
+            bad[patient] = f"collect cohort: {error}"
+    frames = [f for f in frames if len(f)]
+    empty = pd.DataFrame(columns=list(TABLES["tumors"]))
+    return (pd.concat(frames, ignore_index=True) if frames else empty), bad
+
+
+def main(inp, out, patients, scans, infusion_to_scan_min, blur_sd_mm):
+    tumors, bad = read_tumors(inp["tables"], patients)
     statuses = {Path(p).parent.name: read_status(p) for p in inp["statuses"]}
     ingested = {(Path(p).parts[-3], Path(p).parts[-2]): read_status(p) for p in inp["ingested"]}
     mapped = {Path(p).name.split("_space")[0]: read_status(p) for p in inp["mapped"]}
@@ -26,13 +42,31 @@ def main(inp, out, scans):
             deciding = mapped.get(f"sub-{patient}_ses-{timepoint}", own) if timepoint != "planning" else whole
         status = "failed" if not deciding["ok"] else "flagged" if deciding["flags"] else "ok"
         reason = deciding["reason"] or "; ".join(deciding["flags"])
+        if patient in bad and timepoint.startswith("post"):
+            status, reason = "failed", bad[patient]
         rows.append({"patient": patient, "timepoint": timepoint, "status": status, "reason": reason})
+    minutes = {(p, t): float(m) for p, t, m in infusion_to_scan_min}
+    quality = {}
+    for path in map(Path, inp["registered"]):
+        patient, _, timepoint = path.name.removeprefix("sub-").partition("_from-")
+        found = read_status(path)["details"].get("uni-uni", {}).get("gradient_correlation")
+        if found is not None:
+            quality[patient, timepoint.partition("_")[0]] = float(found)
+    joined = patient_table(tumors, infusion_to_scan_min=minutes, registration_quality=quality)
+    table, arms = patient_groups(joined)
+    first = first_post(tumors)
+    agent = first[first["patient"].isin(table.loc[table["group"] == AGENT, "patient"])]
     write_table(out["tumors"], tumors, "tumors")
-    write_table(out["patients"], patients, "patients")
-    write_table(out["scans"], pd.DataFrame(rows), "scans")
-    save_figure(figure5(tumors), out["figure_png"], out["figure_svg"])
+    write_table(out["patients"], table, "patients")
+    write_table(out["scans"], pd.DataFrame(rows, columns=list(TABLES["scans"])), "scans")
+    write_table(out["fits"], fits(first, table, arms, blur_sd_mm=blur_sd_mm), "fits")
+    write_table(
+        out["null_curve"], null_curve(agent if len(agent) else first, blur_sd_mm=blur_sd_mm), "null_curve"
+    )
 
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
-    main(dict(s.input.items()), dict(s.output.items()), s.params.scans)
+    inp = {k: [v] if isinstance(v, str) else list(v) for k, v in s.input.items()}
+    p = s.params
+    main(inp, dict(s.output.items()), p.patients, p.scans, p.infusion_to_scan_min, p.blur_sd_mm)

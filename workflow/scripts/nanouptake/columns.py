@@ -22,6 +22,7 @@ _KEYS = {
     "patient": Column("", "the study's pseudonym"),
     "timepoint": Column("", "planning, pre, post, post2, ..."),
 }
+_TUMOR = _KEYS | {"tumor": Column("", "name of the structure in the planning system")}
 TABLES: dict[str, dict[str, Column]] = {
     "tumors": _KEYS
     | {
@@ -39,8 +40,24 @@ TABLES: dict[str, dict[str, Column]] = {
         "max_mg_ml": Column("mg/ml", "largest voxel"),
         "upper_quartile_mean_mg_ml": Column("mg/ml", "mean of the voxels at or above p75_mg_ml"),
         "entropy_bits": Column("bit", "entropy of the histogram with the config's fixed bins"),
+        "p10_mg_ml": Column("mg/ml", "10th percentile, linear interpolation between order statistics"),
+        "p90_mg_ml": Column("mg/ml", "90th percentile, linear interpolation between order statistics"),
+        "skewness": Column("1", "skewness (IBSI KE2A)"),
+        "kurtosis": Column("1", "kurtosis in excess of 3 (IBSI IPH6)"),
+        "entropy_corrected_bits": Column("bit", "entropy_bits with Miller and Madow's small-sample term"),
+        "entropy_matlab_bits": Column("bit", "MATLAB's entropy(): 256 bins over 0 to 1 mg/ml, rest clipped"),
+        "rim_mg_ml": Column("mg/ml", "mean of the outer third of the depth below the surface"),
+        "middle_mg_ml": Column("mg/ml", "mean of the middle third of the depth"),
+        "core_mg_ml": Column("mg/ml", "mean of the inner third of the depth"),
+        "peak_to_valley_centre": Column("1", "innermost of six shells over the lowest, rim left out"),
+        "peak_to_valley_edge": Column("1", "highest shell outside the centre over the lowest, rim left out"),
+        "baseline_mg_ml": Column("mg/ml", "mean of normal tissue 2 to 5 mm around"),
+        "noise_mg_ml": Column("mg/ml", "SD of that tissue (1.4826 median absolute deviations)"),
         "t1_pre_s": Column("s", "mean T1 before infusion"),
         "t1_post_s": Column("s", "mean T1 after infusion"),
+        "white_matter_mg_ml": Column(
+            "mg/ml", "median of the patient's white matter 10 mm from tumours: drift"
+        ),
         "pattern": Column("", "homogeneous, heterogeneous, central minimum or maximum; undetermined"),
         "flags": Column("", "what to know before using the row, separated by semicolons"),
     },
@@ -53,6 +70,58 @@ TABLES: dict[str, dict[str, Column]] = {
         "entropy_bits": Column("bit", "mean over tumours of entropy_bits"),
         "total_volume_ml": Column("ml", "sum over tumours of volume_ml"),
         "volume_weighted_mean_mg_ml": Column("mg/ml", "mean_mg_ml weighted by volume"),
+        "normal_tissue_mg_ml": Column("mg/ml", "median over tumours of baseline_mg_ml: drift, 0 is wanted"),
+        "white_matter_mg_ml": Column(
+            "mg/ml", "median of white matter 10 mm from tumours: drift, 0 is wanted"
+        ),
+        "registration_gradient_correlation": Column(
+            "1", "of post and pre UNI after registration, 1 is perfect"
+        ),
+        "infusion_to_scan_min": Column("min", "from the sheet of scans"),
+        "kmeans_group": Column("", "group of k-means, k = 2, on entropy_bits; it always finds two groups"),
+        "posterior_agent": Column("1", "probability of the upper of two Gaussians; empty without two groups"),
+        "group": Column(
+            "",
+            "suspected agent or placebo from 95 % probability, indeterminate, or no evidence of two groups",
+        ),
+        "loo_group": Column("", "group by a fit that did not see the patient"),
+        "loo_stable": Column("", "whether loo_group is group"),
+    },
+    "fits": {
+        "fit": Column("", "which question, and of which patients"),
+        "parameter": Column("", "name of the number"),
+        "value": Column("", "estimate in unit, empty where it cannot be computed"),
+        "low": Column("", "lower end of the 95 % interval, in unit"),
+        "high": Column("", "upper end of the 95 % interval, in unit"),
+        "unit": Column("", "unit of value, low and high"),
+        "n_patients": Column("1", "patients in the fit"),
+        "n_tumors": Column("1", "tumours in the fit"),
+        "meaning": Column("", "definition and remarks"),
+    },
+    "null_curve": {
+        "diameter_mm": Column("mm", "diameter of the equal-volume sphere"),
+        "mg_ml": Column("mg/ml", "what equal true uptake would read: partial volume alone"),
+        "low_mg_ml": Column("mg/ml", "lower end of the 95 % interval, patients resampled"),
+        "high_mg_ml": Column("mg/ml", "upper end of that interval"),
+    },
+    "profiles": _TUMOR
+    | {
+        "line": Column("", "horizontal: towards the patient's left; vertical: towards posterior"),
+        "position_mm": Column("mm", "0 at the tumour's centroid"),
+        "mg_ml": Column("mg/ml", "uptake, linear between voxels; outside the tumour its baseline"),
+        "inside": Column("", "whether the point lies in the tumour"),
+    },
+    "sections": _TUMOR
+    | {
+        "x_mm": Column("mm", "towards the patient's left, 0 at the centroid"),
+        "y_mm": Column("mm", "towards posterior, 0 at the centroid"),
+        "mg_ml": Column("mg/ml", "uptake, linear between voxels"),
+        "inside": Column("1", "the tumour's label, linear between voxels: its contour is 0.5"),
+    },
+    "histograms": _TUMOR
+    | {
+        "threshold_mg_ml": Column("mg/ml", "threshold"),
+        "fraction": Column("1", "fraction of the voxels at or above the threshold"),
     },
     "scans": _KEYS
     | {

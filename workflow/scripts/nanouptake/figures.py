@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from .images import Volume, write_atomic
@@ -24,57 +23,17 @@ BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito, safe for colour-blind r
 CONCENTRATION_LIMITS_MG_ML = (0.0, 0.3)  # the paper's fixed scale
 
 
-def save_figure(figure: Figure, png: str | Path, svg: str | Path | None = None) -> None:
-    """Write a figure as PNG and, if asked, SVG: the same figure always gives the same bytes."""
+def save_figure(figure: Figure, png: str | Path | io.BytesIO, svg: str | Path | None = None) -> None:
+    """Write a figure as PNG (a file or a buffer) and, if asked, SVG: the same figure, the same bytes."""
     with mpl.rc_context(STYLE):
         for path, form, metadata in ((png, "png", {"Software": None}), (svg, "svg", {"Date": None})):
             if path is not None:
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=form, dpi=130, metadata=metadata, bbox_inches="tight")
-                write_atomic(path, buffer.getvalue())
-
-
-def figure5(tumors: pd.DataFrame) -> Figure:
-    """Mean uptake of every tumour by patient, patients by descending mean (the paper's figure 5).
-
-    Parameters
-    ----------
-    tumors : DataFrame
-        Columns patient, timepoint, mean_mg_ml, upper_quartile_mean_mg_ml; the first post timepoint
-        of each patient is shown. Tumours without a value are left out.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 3.6))
-        axes = figure.add_subplot()
-        shown = tumors.dropna(subset=["mean_mg_ml"])
-        if shown.empty:
-            axes.text(0.5, 0.5, "no tumour could be measured", ha="center", transform=axes.transAxes)
-            axes.set_axis_off()
-            return figure
-        shown = shown[shown["timepoint"] == shown.groupby("patient")["timepoint"].transform("min")]
-        means = shown.groupby("patient")[["mean_mg_ml", "upper_quartile_mean_mg_ml"]].mean()
-        means = means.sort_values("mean_mg_ml", ascending=False, kind="stable")
-        for place, patient in enumerate(means.index):
-            values = shown.loc[shown["patient"] == patient, "mean_mg_ml"]
-            axes.plot(np.full(len(values), place), values, "o", color=BLUE, alpha=0.55, ms=4.5, mew=0)
-        places = np.arange(len(means))
-        axes.plot(places, means["mean_mg_ml"], "*", color=VERMILION, ms=11, mew=0, label="patient mean")
-        axes.plot(
-            places,
-            means["upper_quartile_mean_mg_ml"],
-            "*",
-            color="black",
-            ms=9,
-            mew=0,
-            label="mean upper quartile",
-        )
-        axes.plot([], [], "o", color=BLUE, alpha=0.55, ms=4.5, label="tumour mean")
-        axes.axhline(0, color="0.6", lw=0.8, zorder=0)
-        axes.set_xticks(places, means.index)
-        axes.set_xlabel("patient, by descending mean uptake")
-        axes.set_ylabel("uptake (mg/ml)")
-        axes.legend(frameon=False, fontsize=8)
-        return figure
+                if isinstance(path, io.BytesIO):
+                    path.write(buffer.getvalue())
+                else:
+                    write_atomic(path, buffer.getvalue())
 
 
 def patient_picture(

@@ -1,101 +1,173 @@
-"""The cohort's page: one self-contained HTML file, made with jinja2."""
+"""The pages: self-contained HTML, one of the cohort and one per patient, made with jinja2."""
 
 from __future__ import annotations
 
 import base64
+import io
+from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 from . import __version__
-from .columns import TABLES
+from .columns import TABLES, Column
+from .figures import save_figure
+from .figures_cohort import tumor_strip
 
-TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>NanoUptake report</title>
-<style>
-:root{color-scheme:light}
-body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem 1.2rem;color:#1b1b1b}
-h1{margin:.2rem 0}h2{margin:2rem 0 .5rem;border-bottom:1px solid #ccc}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;border-bottom:1px solid #e2e2e2;text-align:left;vertical-align:top}
-td.number{text-align:right}th{background:#f5f5f5}
-.failed{color:#a40000;font-weight:600}.flagged{color:#8a5a00;font-weight:600}.ok{color:#1d6b2f}
-img,svg{max-width:100%;height:auto}figure{margin:1rem 0}figcaption{color:#555}
-@media print{body{max-width:none}figure{break-inside:avoid}}
-</style></head><body>
-<h1>NanoUptake</h1>
-<p>{{ n_tumors }} tumours of {{ n_patients }} patients measured; {{ counts["ok"] }} scans ok,
-{{ counts["flagged"] }} flagged, {{ counts["failed"] }} failed. Software version {{ version }}.</p>
-<h2>Scans</h2><div class="scroll"><table><thead><tr><th>patient</th><th>timepoint</th><th>status</th>
-<th>reason</th></tr></thead><tbody>
-{% for row in scans %}<tr><td>{{ row.patient }}</td><td>{{ row.timepoint }}</td>
-<td class="{{ row.status }}">{{ row.status }}</td><td>{{ row.reason }}</td></tr>
-{% endfor %}</tbody></table></div>
-<h2>Uptake by patient</h2><figure>{{ figure|safe }}<figcaption>Mean uptake of every tumour; patients by
-descending mean.</figcaption></figure>
-<h2>Tumours</h2><div class="scroll"><table><thead><tr>
-{% for name, meaning in columns %}<th title="{{ meaning }}">{{ name }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in tumors %}<tr>{% for cell, number in row -%}
-<td{% if number %} class="number"{% endif %}>{{ cell }}</td>
-{%- endfor %}</tr>
-{% endfor %}</tbody></table></div>
-<h2>Patients</h2>
-{% for patient, picture in pictures %}<figure>
-{% if picture %}<img alt="T1 before and after and uptake of patient {{ patient }}"
-src="data:image/png;base64,{{ picture }}">
-{% else %}<p class="failed">No picture: see the reason in the table of scans.</p>{% endif %}
-<figcaption>Patient {{ patient }}: axial section through the largest tumour, with the contours.
-</figcaption>
-</figure>
-{% endfor %}</body></html>
-"""
-SHOWN = (
-    "patient",
-    "timepoint",
-    "tumor",
-    "volume_ml",
-    "diameter_mm",
-    "mean_mg_ml",
-    "sd_mg_ml",
-    "upper_quartile_mean_mg_ml",
-    "entropy_bits",
-    "t1_pre_s",
-    "t1_post_s",
-    "pattern",
-    "flags",
-)
+TEMPLATES = Path(__file__).parent / "templates"
+CAPTIONS = {
+    "figure5": "Figure 5. Mean uptake of every tumour (dots), patient means (coloured stars) and mean upper "
+    "quartiles (black stars); patients by descending mean, suspected arms apart.",
+    "figure6": "Figure 6. Mean uptake against the diameter of the equal-volume sphere, lines of least "
+    "absolute residuals, and the curve that partial volume alone would give; sections on one scale.",
+    "figure7": "Figure 7. The largest tumour of each pattern: section and profiles in the patient's axes.",
+    "figure8": "Figure 8. Volume of the largest tumour of each suspected-agent patient by concentration.",
+}
 
 
-def _cell(value: object) -> tuple[str, bool]:
-    """Return the text of a table cell and whether it is a number."""
-    if isinstance(value, float):
-        return ("" if pd.isna(value) else f"{value:.4g}"), True
-    return str(value), isinstance(value, int)
+def _cell(value: object, name: str) -> dict:
+    """Return text, sorting key, class and link of a table cell."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return {"text": "", "value": "", "kind": "", "link": ""}
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        return {"text": text, "value": f"{value:.9g}", "kind": "number", "link": ""}
+    text = str(value)
+    kind = text if name == "status" else "long" if len(text) > 40 else ""
+    return {"text": text, "value": text, "kind": kind, "link": ""}
 
 
-def report_html(
+def table_of(frame: pd.DataFrame, table: str, *, link: str = "") -> dict:
+    """Return what the template needs of a table; link is a pattern with {patient} for that column."""
+    known = TABLES.get(table, {})
+    fraction = Column("1", "fraction of the voxels in this range of mg/ml")
+    words = [known.get(c, fraction if c.startswith("fraction_") else Column("", "")) for c in frame.columns]
+    columns = [
+        {"name": c, "unit": w.unit, "meaning": w.meaning} for c, w in zip(frame.columns, words, strict=True)
+    ]
+    rows = []
+    for record in frame.to_dict("records"):
+        cells = [_cell(v, str(c)) for c, v in record.items()]
+        if link and "patient" in record:
+            cells[list(record).index("patient")]["link"] = link.format(patient=record["patient"])
+        rows.append(cells)
+    return {"id": table, "columns": columns, "rows": rows}
+
+
+def _render(template: str, **values: object) -> str:
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return an SVG for use inside HTML, its ids made unique to the figure."""
+    svg = svg[svg.index("<svg") :]
+    return (
+        svg.replace('id="', f'id="{name}-')
+        .replace("url(#", f"url(#{name}-")
+        .replace('href="#', f'href="#{name}-')
+    )
+
+
+def cohort_html(
     *,
     tumors: pd.DataFrame,
     patients: pd.DataFrame,
     scans: pd.DataFrame,
-    figure_svg: str,
-    pictures: dict[str, bytes],
+    fits: pd.DataFrame,
+    figures: dict[str, str],
 ) -> str:
-    """Return the page; every part is inside it and nothing is fetched."""
-    environment = jinja2.Environment(autoescape=True)
-    counts = {"ok": 0, "flagged": 0, "failed": 0} | scans["status"].value_counts().to_dict()
-    columns = [c for c in SHOWN if c in tumors]
-    described = TABLES["tumors"]
-    return environment.from_string(TEMPLATE).render(
-        version=__version__,
+    """Return the cohort's page; figures are the SVG texts by name. Nothing in it is fetched."""
+    link = "sub-{patient}/sub-{patient}_report.html"
+    worst_first = scans.sort_values(
+        "status", key=lambda s: s.map({"failed": 0, "flagged": 1, "ok": 2}), kind="stable"
+    )
+    tables = {
+        "scans": table_of(worst_first, "scans", link=link),
+        "fits": table_of(fits, "fits"),
+        "patients": table_of(patients, "patients", link=link),
+        "tumors": table_of(tumors, "tumors", link=link),
+    }
+    arms = fits.loc[fits["fit"] == "arms", "meaning"]
+    return _render(
+        "cohort.html",
+        title="NanoUptake: the cohort",
         n_tumors=int(tumors["mean_mg_ml"].notna().sum()),
-        n_patients=len(patients),
-        counts=counts,
-        scans=scans.to_dict("records"),
-        figure=figure_svg[figure_svg.index("<svg") :],
-        columns=[(c, described[c].meaning) for c in columns],
-        tumors=[[_cell(v) for v in row] for row in tumors[columns].itertuples(index=False)],
-        pictures=[(p, base64.b64encode(raw).decode()) for p, raw in pictures.items()],
+        n_patients=int(tumors.loc[tumors["mean_mg_ml"].notna(), "patient"].nunique()),
+        counts={"ok": 0, "flagged": 0, "failed": 0} | scans["status"].value_counts().to_dict(),
+        arms=arms.iloc[0].partition(": ")[2] if len(arms) else "not computed",
+        tables=tables,
+        figures=[{"svg": _inline(svg, k), "caption": CAPTIONS[k]} for k, svg in figures.items()],
+    )
+
+
+def patient_html(
+    *,
+    patient: str,
+    steps: list[dict],
+    series: pd.DataFrame,
+    views: list[dict],
+    picture: bytes,
+    tumors: pd.DataFrame,
+    sections: pd.DataFrame,
+    profiles: pd.DataFrame,
+) -> str:
+    """Return a patient's page.
+
+    Parameters
+    ----------
+    patient : str
+        The pseudonym.
+    steps : list of dict
+        Statuses of the patient's steps, in order.
+    series : DataFrame
+        What was found in the folders, by timepoint.
+    views : list of dict
+        From views.registration_views.
+    picture : bytes
+        PNG, or empty.
+    tumors, sections, profiles : DataFrame
+        The patient's tables; empty where a step failed.
+    """
+    rows = [
+        {
+            "step": s["step"],
+            "status": "failed" if not s["ok"] else "flagged" if s["flags"] else "ok",
+            "reason": s["reason"] or "; ".join(s["flags"]),
+            "quality": "; ".join(
+                f"{k}: " + ", ".join(f"{a} {b}" for a, b in v.items())
+                for k, v in s["details"].items()
+                if isinstance(v, dict)
+            ),
+        }
+        for s in steps
+    ]
+    strips = []
+    for _, row in tumors.iterrows():
+        picture_of = io.BytesIO()
+        save_figure(tumor_strip(row, sections, profiles), picture_of)
+        words = (
+            f"{row['timepoint']}: mean {row['mean_mg_ml']:.3f}, SD {row['sd_mg_ml']:.3f}, upper quartile "
+            f"{row['upper_quartile_mean_mg_ml']:.3f} mg/ml; {row['volume_ml']:.3g} ml, "
+            f"{row['diameter_mm']:.1f} mm; {row['pattern']}"
+        )
+        png = base64.b64encode(picture_of.getvalue()).decode()
+        flags = row["flags"] if isinstance(row["flags"], str) else ""
+        strips.append({"name": row["tumor"], "words": words, "flags": flags, "png": png})
+    columns = ["step", "status", "reason", "quality"]
+    return _render(
+        "patient.html",
+        title=f"NanoUptake: patient {patient}",
+        patient=patient,
+        tables={
+            "steps": table_of(pd.DataFrame(rows, columns=columns), "steps"),
+            "series": table_of(series, "series"),
+            "tumors": table_of(tumors.drop(columns=["patient"], errors="ignore"), "tumors"),
+        },
+        views=views,
+        picture=base64.b64encode(picture).decode(),
+        strips=strips,
     )

@@ -6,26 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .columns import TABLES, fraction_columns
-
-
-def histogram_entropy_bits(
-    values: np.ndarray, *, bin_width_mg_ml: float, range_mg_ml: tuple[float, float]
-) -> float:
-    """Return the entropy of a histogram with fixed bins in mg/ml; values outside count in the end bins.
-
-    NaN for no values.
-
-    >>> histogram_entropy_bits(np.array([0.01, 0.03]), bin_width_mg_ml=0.02, range_mg_ml=(0.0, 0.04))
-    1.0
-    """
-    if not values.size:
-        return float("nan")
-    low, high = range_mg_ml
-    last = max(round((high - low) / bin_width_mg_ml) - 1, 0)
-    bins = np.floor((values - low) / bin_width_mg_ml).clip(0, last).astype(int)
-    p = np.bincount(bins) / values.size
-    p = p[p > 0]
-    return float(-(p * np.log2(p)).sum()) + 0.0
+from .intensity import bins_of, entropy_bits
 
 
 def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) -> str:
@@ -40,9 +21,10 @@ def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) ->
     noise_mg_ml : float
         SD of the concentration in normal tissue around the tumour.
 
-    Voxels within the outer third are left out (partial volume). Core minus middle beyond two noise SDs
-    and three standard errors is a central maximum or minimum; else an SD beyond twice the noise is
-    heterogeneous; else homogeneous. Fewer than 30 voxels: undetermined.
+    Voxels within the outer third are left out (partial volume). Core minus middle beyond one noise SD,
+    three standard errors and the SD within those shells (a heterogeneous tumour is rough at one depth
+    too) is a central maximum or minimum; else an SD beyond twice the noise is heterogeneous; else
+    homogeneous. Fewer than 30 voxels: undetermined.
     """
     inner = depth > 1 / 3
     core, middle = values[depth > 2 / 3], values[inner & (depth <= 2 / 3)]
@@ -50,7 +32,8 @@ def uptake_pattern(values: np.ndarray, depth: np.ndarray, noise_mg_ml: float) ->
         return "undetermined"
     step = core.mean() - middle.mean()
     error = np.sqrt(core.var(ddof=1) / core.size + middle.var(ddof=1) / middle.size)
-    if abs(step) > max(noise_mg_ml, 3 * error):
+    rough = np.sqrt((core.var(ddof=1) + middle.var(ddof=1)) / 2)
+    if abs(step) > max(noise_mg_ml, 3 * error, rough):
         return "central maximum" if step > 0 else "central minimum"
     return "heterogeneous" if values[inner].std(ddof=1) > 2 * noise_mg_ml else "homogeneous"
 
@@ -78,8 +61,8 @@ def measure(
         "min_mg_ml": float(values.min()),
         "max_mg_ml": float(values.max()),
         "upper_quartile_mean_mg_ml": float(values[values >= p75].mean()),
-        "entropy_bits": histogram_entropy_bits(
-            values, bin_width_mg_ml=entropy_bin_width_mg_ml, range_mg_ml=entropy_range_mg_ml
+        "entropy_bits": entropy_bits(
+            bins_of(values, bin_width_mg_ml=entropy_bin_width_mg_ml, range_mg_ml=entropy_range_mg_ml)
         ),
     } | dict(zip(names, bins / values.size, strict=True))
 
@@ -161,8 +144,17 @@ def tumor_rows(
     return pd.DataFrame(rows)
 
 
-def patient_table(tumors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per patient and post timepoint; tumours without a mean are left out of the means."""
+def patient_table(
+    tumors: pd.DataFrame,
+    *,
+    infusion_to_scan_min: dict[tuple[str, str], float] | None = None,
+    registration_quality: dict[tuple[str, str], float] | None = None,
+) -> pd.DataFrame:
+    """Return one row per patient and post timepoint; tumours without a mean are left out of the means.
+
+    infusion_to_scan_min and registration_quality give the value of (patient, timepoint) where it is known.
+    """
+    minutes, quality = infusion_to_scan_min or {}, registration_quality or {}
     rows = []
     for (patient, timepoint), group in tumors.groupby(["patient", "timepoint"], sort=True):
         known = group.dropna(subset=["mean_mg_ml"])
@@ -180,6 +172,15 @@ def patient_table(tumors: pd.DataFrame) -> pd.DataFrame:
                 "volume_weighted_mean_mg_ml": (known["mean_mg_ml"] * known["volume_ml"]).sum() / weights
                 if weights
                 else np.nan,
+                "normal_tissue_mg_ml": known["baseline_mg_ml"].median()
+                if "baseline_mg_ml" in known
+                else np.nan,
+                "white_matter_mg_ml": group["white_matter_mg_ml"].iloc[0]
+                if "white_matter_mg_ml" in group
+                else np.nan,
+                "registration_gradient_correlation": quality.get((str(patient), str(timepoint)), np.nan),
+                "infusion_to_scan_min": minutes.get((str(patient), str(timepoint)), np.nan),
             }
         )
-    return pd.DataFrame(rows, columns=list(TABLES["patients"]))
+    names = list(TABLES["patients"])
+    return pd.DataFrame(rows, columns=names[: names.index("kmeans_group")])

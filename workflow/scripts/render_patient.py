@@ -1,0 +1,34 @@
+"""Registration views of one patient, and the figure of how the contour travels."""
+
+import json
+from pathlib import Path
+
+from nanouptake.figures import save_figure
+from nanouptake.geometry import read_itk
+from nanouptake.images import load, write_atomic
+from nanouptake.steps import run_step
+from nanouptake.views import propagation_figure, registration_views
+
+
+def main(inp, out):
+    def work():
+        planning = load(inp["planning"]) if Path(inp["planning"]).stat().st_size else None
+        views = registration_views(
+            pre=load(inp["pre_t1"]),
+            post=load(inp["post_t1"]),
+            planning=planning,
+            planning_matrix=read_itk(inp["xfm"]),
+            coverage=load(inp["coverage"]).data,
+            labels=load(inp["labels"]).data,
+        )
+        save_figure(propagation_figure(views), out["figure_png"], out["figure_svg"])
+        write_atomic(out["views"], json.dumps(views, indent=1) + "\n")
+
+    outputs = [out[k] for k in ("views", "figure_png", "figure_svg")]
+    upstream = [inp["labelled"], inp["mapped"]]
+    run_step("render patient", work, status=out["status"], outputs=outputs, upstream=upstream)
+
+
+if "snakemake" in globals():
+    s = snakemake  # noqa: F821
+    main(dict(s.input.items()), dict(s.output.items()))
