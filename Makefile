@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: demo test test-study lint lock
+.PHONY: demo test test-fast lint lock
 
 .venv/.made: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("NanoUptake needs Python 3.11 or newer; found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -19,14 +19,16 @@ lint: .venv/.made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
+	@$(BIN)/snakemake --lint
 
-test: .venv/.made
+# Everything but SLURM, with a real run of two full-size reference patients against their truth.
+test: lint
+	$(BIN)/pytest -m "not slurm" -rP --show-capture=stdout
+
+# Without that run: for the time between two edits.
+test-fast: .venv/.made
 	$(BIN)/ruff check .
 	$(BIN)/pytest -m "not study and not slurm"
-
-# The real pipeline on two full-size reference patients against their truth.
-test-study: .venv/.made
-	$(BIN)/pytest -s -m study tests/workflow
 
 lock: .venv/.made
 	$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,22 +114,49 @@ def test_registration_error_at_every_tumour(study, truth, xfm, fixed, limit_mm):
         assert error.max() <= limit_mm
 
 
-def test_nothing_is_left_to_do_and_a_new_patient_runs_alone(study):
+@pytest.fixture(scope="session")
+def grown(study):
+    """Return the study after a run, its plan with one more scan set (P01's scans as NIfTI), and that run."""
+    first = (study / "results/cohort/tumors.csv").read_text()
     assert "Nothing to be done" in snakemake(study, "-n")
+    for timepoint in ("pre", "post"):
+        target = study / f"nifti/{timepoint}"
+        target.mkdir(parents=True)
+        for path in (study / f"results/sub-P01/ses-{timepoint}/anat").glob("*"):
+            if re.search(r"(T1w|UNIT1|MP2RAGE)\.", path.name):
+                (target / path.name).write_bytes(path.read_bytes())
     sheet = study / "config/scans.tsv"
-    before = sheet.read_text()
-    rows = [f"P02\t{t}\tresources/reference_trial/P02/{t}\n" for t in ("planning", "pre", "post")]
-    sheet.write_text(before + "".join(rows))
-    try:
-        plan = snakemake(study, "-n", "--quiet", "progress")
-        jobs = {line.split("wildcards: ")[1] for line in plan.splitlines() if "wildcards: " in line}
-        assert jobs
-        assert all("patient=P02" in job for job in jobs)
-    finally:
-        sheet.write_text(before)
+    paths = {"planning": "resources/reference_trial/P01/planning", "pre": "nifti/pre", "post": "nifti/post"}
+    sheet.write_text(sheet.read_text() + "".join(f"N01\t{t}\t{p}\n" for t, p in paths.items()))
+    plan = snakemake(study, "-n")
+    before = {p: p.read_bytes() for p in (study / "results/sub-P01").rglob("*") if p.is_file()}
+    snakemake(study)
+    return first, plan, before
 
 
-def test_no_identity_leaves_the_dicom(study):
+def test_a_new_patient_runs_alone_and_changes_no_other(study, grown):
+    first, plan, before = grown
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n(.*?)(?=^\S|\Z)", plan, re.MULTILINE | re.DOTALL)
+    aggregates = {name for name, body in jobs if "wildcards:" not in body}
+    assert aggregates == {"collect_cohort", "draw_figures", "write_report", "all"}
+    owners = set(re.findall(r"wildcards: patient=(\w+)", plan))
+    assert owners == {"N01"}
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+    after = (study / "results/cohort/tumors.csv").read_text()
+    assert set(first.splitlines()) <= set(after.splitlines())
+    assert "Nothing to be done" in snakemake(study, "-n")
+
+
+def test_nifti_gives_the_numbers_of_the_dicom(study, grown):
+    table = pd.read_csv(study / "results/cohort/tumors.csv").set_index(["patient", "tumor"])
+    dicom, nifti = table.loc["P01"], table.loc["N01"]
+    assert list(dicom.index) == list(nifti.index)
+    for column in ("volume_ml", "mean_mg_ml", "upper_quartile_mean_mg_ml", "t1_pre_s"):
+        assert nifti[column].to_numpy() == pytest.approx(dicom[column].to_numpy(), rel=0.01), column
+
+
+def test_no_identity_leaves_the_dicom(study, grown):
     """Every file under results and logs, decompressed where it is gzip, is free of the canaries."""
     import gzip
 

@@ -7,15 +7,6 @@ FIGURES = {
 }
 
 
-def infusion_minutes():
-    """Patient, timepoint and minutes from infusion to scan, where the sheet has them."""
-    return [
-        [patient, timepoint, row["infusion_to_scan_min"]]
-        for (patient, timepoint), row in sorted(study.rows.items())
-        if row.get("infusion_to_scan_min")
-    ]
-
-
 rule collect_cohort:
     """The cohort's tables: every tumour, patient, scan with its status, and statistic."""
     input:
@@ -23,16 +14,14 @@ rule collect_cohort:
             "results/sub-{patient}/sub-{patient}_tumors.csv", patient=PATIENTS
         ),
         statuses=collect("results/sub-{patient}/tumors_status.json", patient=PATIENTS),
-        ingested=[
-            SES.format(patient=p, timepoint=t) + "/ingest.json" for p, t in study.scans
-        ],
+        ingested=[session("ingest.json", t).format(patient=p) for p, t in study.scans],
         registered=[
-            XFM.format(patient=p) + f"_from-{t}_to-pre.json"
+            xfm(f"from-{t}_to-pre.json").format(patient=p)
             for p in PATIENTS
             for t in study.posts(p)
         ],
         mapped=[
-            UPTAKE.format(patient=p) + f"_ses-{t}_space-pre_status.json"
+            uptake(f"ses-{t}_space-pre_status.json").format(patient=p)
             for p in PATIENTS
             for t in study.posts(p)
         ],
@@ -45,6 +34,8 @@ rule collect_cohort:
         dictionaries=expand("results/cohort/{table}.json", table=COHORT_TABLES),
     log:
         "logs/collect_cohort.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,
@@ -98,6 +89,8 @@ rule draw_figures:
         figure8_svg="results/cohort/figures/figure8_distribution.svg",
     log:
         "logs/draw_figures.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=1500,
         runtime=10,

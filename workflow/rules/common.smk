@@ -1,5 +1,6 @@
 """Load and validate the study; the few helpers that all rules share."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -17,11 +18,25 @@ study = Study.load(
 PATIENTS = study.patients
 REFERENCE_TRUTH = f"{study.reference_folder}/{{patient}}/truth.csv"
 
-# Patterns of the files that several rules name.
-SES = "results/sub-{patient}/ses-{timepoint}"
-ANAT = SES + "/anat/sub-{patient}_ses-{timepoint}"
-XFM = "results/sub-{patient}/xfm/sub-{patient}"
-UPTAKE = "results/sub-{patient}/uptake/sub-{patient}"
+
+def session(name, timepoint="{timepoint}"):
+    """Pattern of a file of one timepoint."""
+    return f"results/sub-{{patient}}/ses-{timepoint}/{name}"
+
+
+def anat(suffix, timepoint="{timepoint}"):
+    """Pattern of an image of one timepoint."""
+    return session(f"anat/sub-{{patient}}_ses-{timepoint}_{suffix}", timepoint)
+
+
+def xfm(suffix):
+    """Pattern of a transform or its status."""
+    return f"results/sub-{{patient}}/xfm/sub-{{patient}}_{suffix}"
+
+
+def uptake(suffix):
+    """Pattern of a map in the analysis space."""
+    return f"results/sub-{{patient}}/uptake/sub-{{patient}}_{suffix}"
 
 
 wildcard_constraints:
@@ -32,11 +47,6 @@ wildcard_constraints:
 def code_digest(script):
     """Digest of a script and of every nanouptake module that it imports."""
     return digest_of_script(SCRIPTS / script, package=SCRIPTS / "nanouptake")
-
-
-def of_timepoint(pattern, timepoint):
-    """The pattern with its timepoint filled in and its patient left open."""
-    return pattern.replace("{timepoint}", timepoint)
 
 
 def scan_folder(wildcards):
@@ -54,6 +64,66 @@ def scan_made_here(wildcards):
 def scan_listing(wildcards):
     """Names, sizes and times of a scan's files in one digest; 'reference' for what a rule writes."""
     return study.listing(wildcards.patient, wildcards.timepoint)
+
+
+def of_posts(pattern):
+    """Input function: the pattern for every post timepoint of the patient."""
+    return lambda wildcards: [
+        pattern.format(patient=wildcards.patient, timepoint=timepoint)
+        for timepoint in study.posts(wildcards.patient)
+    ]
+
+
+def templates_digest():
+    """Digest of the pages' templates, which are no modules."""
+    parts = sorted((SCRIPTS / "nanouptake/templates").glob("*.html"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in parts)).hexdigest()[:16]
+
+
+def sessions_of(pattern):
+    """Input function: the pattern for every timepoint of the patient."""
+    return lambda wildcards: [
+        pattern.format(patient=p, timepoint=t)
+        for p, t in study.scans
+        if p == wildcards.patient
+    ]
+
+
+def of_first_post(pattern):
+    """Input function: the pattern for the first post timepoint of the patient."""
+    return lambda wildcards: pattern.format(
+        patient=wildcards.patient, timepoint=study.posts(wildcards.patient)[0]
+    )
+
+
+def statuses_of(wildcards):
+    """Status files of a patient's steps, in the order of the pipeline."""
+    patient = wildcards.patient
+    posts = study.posts(patient)
+    return [
+        *sessions_of(session("ingest.json"))(wildcards),
+        f"results/sub-{patient}/ses-pre/map_t1.json",
+        *[
+            xfm(f"from-{t}_to-pre.json").format(patient=patient)
+            for t in ["planning", *posts]
+        ],
+        uptake("space-pre_desc-gtv_status.json").format(patient=patient),
+        *[
+            uptake(f"ses-{t}_space-pre_status.json").format(patient=patient)
+            for t in posts
+        ],
+        f"results/sub-{patient}/tumors_status.json",
+        f"results/sub-{patient}/views_status.json",
+    ]
+
+
+def infusion_minutes():
+    """Patient, timepoint and minutes from infusion to scan, where the sheet has them."""
+    return [
+        [patient, timepoint, row["infusion_to_scan_min"]]
+        for (patient, timepoint), row in sorted(study.rows.items())
+        if row.get("infusion_to_scan_min")
+    ]
 
 
 onsuccess:

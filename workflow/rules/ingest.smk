@@ -3,16 +3,18 @@ rule ingest_session:
     input:
         made_here=scan_made_here,
     output:
-        t1w=ANAT + "_T1w.nii.gz",
-        uni=ANAT + "_UNIT1.nii.gz",
-        inv1=ANAT + "_inv-1_MP2RAGE.nii.gz",
-        inv2=ANAT + "_inv-2_MP2RAGE.nii.gz",
-        series=SES + "/series.tsv",
-        status=SES + "/ingest.json",
+        t1w=anat("T1w.nii.gz"),
+        uni=anat("UNIT1.nii.gz"),
+        inv1=anat("inv-1_MP2RAGE.nii.gz"),
+        inv2=anat("inv-2_MP2RAGE.nii.gz"),
+        series=session("series.tsv"),
+        status=session("ingest.json"),
     log:
         "logs/ingest/sub-{patient}_ses-{timepoint}.log",
     wildcard_constraints:
         timepoint="pre|post[0-9]*",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -33,13 +35,15 @@ rule ingest_planning:
     input:
         made_here=scan_made_here,
     output:
-        t1w=of_timepoint(ANAT, "planning") + "_T1w.nii.gz",
-        ct=of_timepoint(ANAT, "planning") + "_ct.nii.gz",
+        t1w=anat("T1w.nii.gz", "planning"),
+        ct=anat("ct.nii.gz", "planning"),
         contours="results/sub-{patient}/ses-planning/contours.json",
         series="results/sub-{patient}/ses-planning/series.tsv",
         status="results/sub-{patient}/ses-planning/ingest.json",
     log:
         "logs/ingest/sub-{patient}_ses-planning.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,

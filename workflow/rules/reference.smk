@@ -6,6 +6,8 @@ rule write_reference_patient:
         truth=REFERENCE_TRUTH,
     log:
         "logs/write_reference_patient/{patient}.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=3500,
         runtime=10,

@@ -1,20 +1,22 @@
 rule register_sessions:
     """Rigid transform from the post UNI to the pre UNI."""
     input:
-        fixed=of_timepoint(ANAT, "pre") + "_UNIT1.nii.gz",
-        fixed_inv2=of_timepoint(ANAT, "pre") + "_inv-2_MP2RAGE.nii.gz",
-        fixed_t1=of_timepoint(ANAT, "pre") + "_T1map.nii.gz",
-        moving=ANAT + "_UNIT1.nii.gz",
-        moving_inv2=ANAT + "_inv-2_MP2RAGE.nii.gz",
+        fixed=anat("UNIT1.nii.gz", "pre"),
+        fixed_inv2=anat("inv-2_MP2RAGE.nii.gz", "pre"),
+        fixed_t1=anat("T1map.nii.gz", "pre"),
+        moving=anat("UNIT1.nii.gz"),
+        moving_inv2=anat("inv-2_MP2RAGE.nii.gz"),
         fixed_status="results/sub-{patient}/ses-pre/map_t1.json",
-        moving_status=SES + "/ingest.json",
+        moving_status=session("ingest.json"),
     output:
-        xfm=XFM + "_from-{timepoint}_to-pre_mode-image_xfm.txt",
-        status=XFM + "_from-{timepoint}_to-pre.json",
+        xfm=xfm("from-{timepoint}_to-pre_mode-image_xfm.txt"),
+        status=xfm("from-{timepoint}_to-pre.json"),
     log:
         "logs/register/sub-{patient}_from-{timepoint}_to-pre.log",
     wildcard_constraints:
         timepoint="post[0-9]*",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2500,
@@ -29,21 +31,23 @@ rule register_sessions:
 rule register_planning:
     """Rigid transforms CT to planning MR (where needed), planning MR to MPRAGE, MPRAGE to pre UNI; composed."""
     input:
-        uni=of_timepoint(ANAT, "pre") + "_UNIT1.nii.gz",
-        inv2=of_timepoint(ANAT, "pre") + "_inv-2_MP2RAGE.nii.gz",
-        t1=of_timepoint(ANAT, "pre") + "_T1map.nii.gz",
-        t1w=of_timepoint(ANAT, "pre") + "_T1w.nii.gz",
-        planning=of_timepoint(ANAT, "planning") + "_T1w.nii.gz",
-        ct=of_timepoint(ANAT, "planning") + "_ct.nii.gz",
+        uni=anat("UNIT1.nii.gz", "pre"),
+        inv2=anat("inv-2_MP2RAGE.nii.gz", "pre"),
+        t1=anat("T1map.nii.gz", "pre"),
+        t1w=anat("T1w.nii.gz", "pre"),
+        planning=anat("T1w.nii.gz", "planning"),
+        ct=anat("ct.nii.gz", "planning"),
         contours="results/sub-{patient}/ses-planning/contours.json",
         pre_status="results/sub-{patient}/ses-pre/map_t1.json",
         planning_status="results/sub-{patient}/ses-planning/ingest.json",
     output:
-        contours_to_pre=XFM + "_from-contours_to-pre_mode-image_xfm.txt",
-        planning_to_pre=XFM + "_from-planning_to-pre_mode-image_xfm.txt",
-        status=XFM + "_from-planning_to-pre.json",
+        contours_to_pre=xfm("from-contours_to-pre_mode-image_xfm.txt"),
+        planning_to_pre=xfm("from-planning_to-pre_mode-image_xfm.txt"),
+        status=xfm("from-planning_to-pre.json"),
     log:
         "logs/register/sub-{patient}_from-planning_to-pre.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=3500,

@@ -1,16 +1,18 @@
 rule map_t1:
     """T1 in seconds from UNI by the MP2RAGE lookup, with a validity code per voxel."""
     input:
-        uni=ANAT + "_UNIT1.nii.gz",
-        inv2=ANAT + "_inv-2_MP2RAGE.nii.gz",
-        ingested=SES + "/ingest.json",
+        uni=anat("UNIT1.nii.gz"),
+        inv2=anat("inv-2_MP2RAGE.nii.gz"),
+        ingested=session("ingest.json"),
     output:
-        t1=ANAT + "_T1map.nii.gz",
-        sidecar=ANAT + "_T1map.json",
-        validity=ANAT + "_desc-validity_T1map.nii.gz",
-        status=SES + "/map_t1.json",
+        t1=anat("T1map.nii.gz"),
+        sidecar=anat("T1map.json"),
+        validity=anat("desc-validity_T1map.nii.gz"),
+        status=session("map_t1.json"),
     log:
         "logs/map_t1/sub-{patient}_ses-{timepoint}.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,

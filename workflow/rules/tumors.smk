@@ -1,25 +1,15 @@
-def of_posts(pattern):
-    """Input function: the pattern for every post timepoint of the patient."""
-    return lambda wildcards: [
-        pattern.format(patient=wildcards.patient, timepoint=timepoint)
-        for timepoint in study.posts(wildcards.patient)
-    ]
-
-
 rule measure_tumors:
     """One row per tumour and post timepoint, and the patient's picture."""
     input:
-        pre_t1=of_timepoint(ANAT, "pre") + "_T1map.nii.gz",
-        labels=UPTAKE + "_space-pre_desc-gtv_dseg.nii.gz",
-        names=UPTAKE + "_space-pre_desc-gtv_dseg.tsv",
-        coverage=UPTAKE + "_space-pre_desc-gtv_probseg.nii.gz",
-        labelled=UPTAKE + "_space-pre_desc-gtv_status.json",
-        concentration=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_conc.nii.gz"),
-        validity=of_posts(
-            UPTAKE + "_ses-{timepoint}_space-pre_desc-validity_conc.nii.gz"
-        ),
-        post_t1=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_T1map.nii.gz"),
-        mapped=of_posts(UPTAKE + "_ses-{timepoint}_space-pre_status.json"),
+        pre_t1=anat("T1map.nii.gz", "pre"),
+        labels=uptake("space-pre_desc-gtv_dseg.nii.gz"),
+        names=uptake("space-pre_desc-gtv_dseg.tsv"),
+        coverage=uptake("space-pre_desc-gtv_probseg.nii.gz"),
+        labelled=uptake("space-pre_desc-gtv_status.json"),
+        concentration=of_posts(uptake("ses-{timepoint}_space-pre_conc.nii.gz")),
+        validity=of_posts(uptake("ses-{timepoint}_space-pre_desc-validity_conc.nii.gz")),
+        post_t1=of_posts(uptake("ses-{timepoint}_space-pre_T1map.nii.gz")),
+        mapped=of_posts(uptake("ses-{timepoint}_space-pre_status.json")),
     output:
         table="results/sub-{patient}/sub-{patient}_tumors.csv",
         dictionary="results/sub-{patient}/sub-{patient}_tumors.json",
@@ -33,6 +23,8 @@ rule measure_tumors:
         status="results/sub-{patient}/tumors_status.json",
     log:
         "logs/measure_tumors/sub-{patient}.log",
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,

@@ -212,7 +212,7 @@ def _rotation_grid(fixed: Volume, moving: Volume, mask: np.ndarray, starts: np.n
         starts[:3, 3] if np.allclose(starts[:3, :3], np.eye(3)) else geometry.apply(starts, centre) - centre
     )
     best, found = -1.0, starts
-    angles = np.arange(-60, 61, 20)
+    angles = [float(a) for a in range(-60, 61, 20)]
     for x in angles:
         for y in angles:
             for z in angles:
