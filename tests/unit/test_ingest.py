@@ -158,6 +158,32 @@ def test_scanner_t1_map_is_no_uni(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["", "_PHS"])
+def test_uni_is_made_of_phase_images_where_the_scanner_made_none(tmp_path, suffix):
+    session(tmp_path, leave_out=("UNI_Images",))
+    phases = RNG.integers(0, 4096, (2, *SHAPE))
+    for number, phase in enumerate(phases, start=1):
+        write_series(tmp_path / "phase", f"t1_mp2rage_sag_INV{number}{suffix}", phase, image_type="P")
+    volumes, _, _, _, flags = read(tmp_path)
+    assert "made of INV1 and INV2" in flags[0]
+    s1, s2 = CONTENT["INV1"], CONTENT["INV2"]
+    turn = np.cos((phases[1] - phases[0]) * 2 * np.pi / 4096)
+    wanted = np.round(4095 * (s1 * s2 * turn / (s1**2.0 + s2**2.0) + 0.5))
+    volume = volumes["UNIT1"][0]
+    for k, row, column in ((0, 0, 0), (2, 3, 5), (7, 19, 15)):
+        index = np.round(np.linalg.inv(volume.affine) @ [10 - k, -8 + column, 10 - row, 1])[:3].astype(int)
+        assert volume.data[tuple(index)] == wanted[k, row, column]
+
+
+def test_a_phase_of_unknown_unit_is_refused(tmp_path):
+    session(tmp_path, leave_out=("UNI_Images",))
+    for number in (1, 2):
+        phase = RNG.integers(0, 1000, SHAPE)
+        write_series(tmp_path / "phase", f"t1_mp2rage_sag_INV{number}", phase, image_type="P")
+    with pytest.raises(DataError, match="unit of the phase"):
+        read(tmp_path)
+
+
 def test_nothing_identifying_reaches_the_sidecar(tmp_path):
     def canary(ds, _):
         ds.InstitutionName, ds.PatientBirthDate, ds.StudyDate = "CANARY", "19010203", "20310405"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_registration_error_at_every_tumour(study, truth, xfm, fixed, limit_mm):
         error = geometry.displacement_mm(geometry.read_itk(path), true, centres)
         print(f"{patient} {xfm} to pre: {error.round(3).tolist()} mm")
         assert error.max() <= limit_mm
+
+
+def test_the_planning_space_gives_the_same_tumours(study, truth, tmp_path):
+    """Both maps resampled onto the planning grid, as in the paper: linear mixing is the same there."""
+    other = tmp_path / "study"
+    shutil.copytree(study, other, ignore=shutil.ignore_patterns("dicom", "cohort"), symlinks=True)
+    jobs = snakemake(other, "-n", "--config", "space=planning")
+    assert "rule map_pre_t1" in jobs
+    assert "rule register_" not in jobs
+    snakemake(other, "--config", "space=planning")
+    found = pd.read_csv(other / "results/cohort/tumors.csv")
+    both = truth.merge(found, on=["patient", "timepoint", "tumor"], suffixes=("_true", ""), how="left")
+    for row in both.itertuples():
+        assert row.volume_ml == pytest.approx(row.volume_ml_true, rel=0.08)
+        bound = max(bound_of_mean(row.diameter_mm_true, row.mean_mg_ml_true), 0.002)
+        assert abs(row.mean_mg_ml - row.mean_mg_ml_true) <= bound, (row.patient, row.tumor)
 
 
 @pytest.fixture(scope="session")

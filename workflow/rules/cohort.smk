@@ -21,7 +21,7 @@ rule collect_cohort:
             for t in study.posts(p)
         ],
         mapped=[
-            uptake(f"ses-{t}_space-pre_status.json").format(patient=p)
+            uptake("status.json", t).format(patient=p)
             for p in PATIENTS
             for t in study.posts(p)
         ],

@@ -16,6 +16,7 @@ study = Study.load(
     schemas=Path(workflow.basedir, "workflow/schemas"),
 )
 PATIENTS = study.patients
+SPACE = config.get("space", "pre")
 REFERENCE_TRUTH = f"{study.reference_folder}/{{patient}}/truth.csv"
 
 
@@ -34,9 +35,20 @@ def xfm(suffix):
     return f"results/sub-{{patient}}/xfm/sub-{{patient}}_{suffix}"
 
 
-def uptake(suffix):
-    """Pattern of a map in the analysis space."""
-    return f"results/sub-{{patient}}/uptake/sub-{{patient}}_{suffix}"
+def uptake(suffix, timepoint=None):
+    """Pattern of an image in the analysis space, of one timepoint or of the patient."""
+    session_part = f"ses-{timepoint}_" if timepoint else ""
+    return f"results/sub-{{patient}}/uptake/sub-{{patient}}_{session_part}space-{SPACE}_{suffix}"
+
+
+def pre_map(suffix):
+    """Pattern of a map of the pre scan in the analysis space."""
+    return anat(suffix, "pre") if SPACE == "pre" else uptake(suffix, "pre")
+
+
+def planning_to_pre():
+    """The transform that leads from the planning space, where the analysis takes place there."""
+    return [] if SPACE == "pre" else xfm("from-planning_to-pre_mode-image_xfm.txt")
 
 
 wildcard_constraints:
@@ -107,11 +119,8 @@ def statuses_of(wildcards):
             xfm(f"from-{t}_to-pre.json").format(patient=patient)
             for t in ["planning", *posts]
         ],
-        uptake("space-pre_desc-gtv_status.json").format(patient=patient),
-        *[
-            uptake(f"ses-{t}_space-pre_status.json").format(patient=patient)
-            for t in posts
-        ],
+        uptake("desc-gtv_status.json").format(patient=patient),
+        *[uptake("status.json", t).format(patient=patient) for t in posts],
         f"results/sub-{patient}/tumors_status.json",
         f"results/sub-{patient}/views_status.json",
     ]

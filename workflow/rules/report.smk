@@ -1,14 +1,14 @@
 rule render_patient:
     """Planning and post over pre, through the largest tumour, with its contour."""
     input:
-        pre_t1=anat("T1map.nii.gz", "pre"),
-        post_t1=of_first_post(uptake("ses-{timepoint}_space-pre_T1map.nii.gz")),
+        pre_t1=pre_map("T1map.nii.gz"),
+        post_t1=of_first_post(uptake("T1map.nii.gz", "{timepoint}")),
         planning=anat("T1w.nii.gz", "planning"),
         xfm=xfm("from-planning_to-pre_mode-image_xfm.txt"),
-        labels=uptake("space-pre_desc-gtv_dseg.nii.gz"),
-        coverage=uptake("space-pre_desc-gtv_probseg.nii.gz"),
-        labelled=uptake("space-pre_desc-gtv_status.json"),
-        mapped=of_first_post(uptake("ses-{timepoint}_space-pre_status.json")),
+        labels=uptake("desc-gtv_dseg.nii.gz"),
+        coverage=uptake("desc-gtv_probseg.nii.gz"),
+        labelled=uptake("desc-gtv_status.json"),
+        mapped=of_first_post(uptake("status.json", "{timepoint}")),
     output:
         views="results/sub-{patient}/sub-{patient}_views.json",
         figure_png=report(
@@ -27,6 +27,7 @@ rule render_patient:
         mem_mb=2000,
         runtime=10,
     params:
+        space=SPACE,
         code=code_digest("render_patient.py"),
     script:
         "../scripts/render_patient.py"

@@ -1,15 +1,15 @@
 rule measure_tumors:
     """One row per tumour and post timepoint, and the patient's picture."""
     input:
-        pre_t1=anat("T1map.nii.gz", "pre"),
-        labels=uptake("space-pre_desc-gtv_dseg.nii.gz"),
-        names=uptake("space-pre_desc-gtv_dseg.tsv"),
-        coverage=uptake("space-pre_desc-gtv_probseg.nii.gz"),
-        labelled=uptake("space-pre_desc-gtv_status.json"),
-        concentration=of_posts(uptake("ses-{timepoint}_space-pre_conc.nii.gz")),
-        validity=of_posts(uptake("ses-{timepoint}_space-pre_desc-validity_conc.nii.gz")),
-        post_t1=of_posts(uptake("ses-{timepoint}_space-pre_T1map.nii.gz")),
-        mapped=of_posts(uptake("ses-{timepoint}_space-pre_status.json")),
+        pre_t1=pre_map("T1map.nii.gz"),
+        labels=uptake("desc-gtv_dseg.nii.gz"),
+        names=uptake("desc-gtv_dseg.tsv"),
+        coverage=uptake("desc-gtv_probseg.nii.gz"),
+        labelled=uptake("desc-gtv_status.json"),
+        concentration=of_posts(uptake("conc.nii.gz", "{timepoint}")),
+        validity=of_posts(uptake("desc-validity_conc.nii.gz", "{timepoint}")),
+        post_t1=of_posts(uptake("T1map.nii.gz", "{timepoint}")),
+        mapped=of_posts(uptake("status.json", "{timepoint}")),
     output:
         table="results/sub-{patient}/sub-{patient}_tumors.csv",
         dictionary="results/sub-{patient}/sub-{patient}_tumors.json",

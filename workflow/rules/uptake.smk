@@ -1,15 +1,19 @@
+GRID = anat("UNIT1.nii.gz", "pre") if SPACE == "pre" else anat("T1w.nii.gz", "planning")
+
+
 rule label_tumors:
     """Physician contours as partial-volume masks on the analysis grid."""
     input:
-        grid=anat("UNIT1.nii.gz", "pre"),
+        grid=GRID,
         contours="results/sub-{patient}/ses-planning/contours.json",
         xfm=xfm("from-contours_to-pre_mode-image_xfm.txt"),
+        planning_to_pre=planning_to_pre(),
         registered=xfm("from-planning_to-pre.json"),
     output:
-        labels=uptake("space-pre_desc-gtv_dseg.nii.gz"),
-        names=uptake("space-pre_desc-gtv_dseg.tsv"),
-        coverage=uptake("space-pre_desc-gtv_probseg.nii.gz"),
-        status=uptake("space-pre_desc-gtv_status.json"),
+        labels=uptake("desc-gtv_dseg.nii.gz"),
+        names=uptake("desc-gtv_dseg.tsv"),
+        coverage=uptake("desc-gtv_probseg.nii.gz"),
+        status=uptake("desc-gtv_status.json"),
     log:
         "logs/label_tumors/sub-{patient}.log",
     conda:
@@ -24,19 +28,23 @@ rule label_tumors:
 
 
 rule map_uptake:
-    """Agent concentration in mg/ml per voxel in the space of the pre scan."""
+    """Agent concentration in mg/ml per voxel in the analysis space."""
     input:
-        pre_t1=anat("T1map.nii.gz", "pre"),
-        pre_validity=anat("desc-validity_T1map.nii.gz", "pre"),
+        pre_t1=pre_map("T1map.nii.gz"),
+        pre_validity=pre_map("desc-validity_T1map.nii.gz"),
         post_uni=anat("UNIT1.nii.gz"),
         xfm=xfm("from-{timepoint}_to-pre_mode-image_xfm.txt"),
-        registered=xfm("from-{timepoint}_to-pre.json"),
+        planning_to_pre=planning_to_pre(),
+        registered=[
+            xfm("from-{timepoint}_to-pre.json"),
+            *([] if SPACE == "pre" else [uptake("status.json", "pre")]),
+        ],
     output:
-        concentration=uptake("ses-{timepoint}_space-pre_conc.nii.gz"),
-        sidecar=uptake("ses-{timepoint}_space-pre_conc.json"),
-        validity=uptake("ses-{timepoint}_space-pre_desc-validity_conc.nii.gz"),
-        t1=uptake("ses-{timepoint}_space-pre_T1map.nii.gz"),
-        status=uptake("ses-{timepoint}_space-pre_status.json"),
+        concentration=uptake("conc.nii.gz", "{timepoint}"),
+        sidecar=uptake("conc.json", "{timepoint}"),
+        validity=uptake("desc-validity_conc.nii.gz", "{timepoint}"),
+        t1=uptake("T1map.nii.gz", "{timepoint}"),
+        status=uptake("status.json", "{timepoint}"),
     log:
         "logs/map_uptake/sub-{patient}_ses-{timepoint}.log",
     wildcard_constraints:
@@ -52,3 +60,31 @@ rule map_uptake:
         code=code_digest("map_uptake.py"),
     script:
         "../scripts/map_uptake.py"
+
+
+if SPACE == "planning":
+
+    rule map_pre_t1:
+        """The T1 map of the pre scan on the planning grid: its UNI is resampled once."""
+        input:
+            grid=GRID,
+            uni=anat("UNIT1.nii.gz", "pre"),
+            validity=anat("desc-validity_T1map.nii.gz", "pre"),
+            planning_to_pre=planning_to_pre(),
+            registered=xfm("from-planning_to-pre.json"),
+        output:
+            t1=uptake("T1map.nii.gz", "pre"),
+            validity=uptake("desc-validity_T1map.nii.gz", "pre"),
+            status=uptake("status.json", "pre"),
+        log:
+            "logs/map_pre_t1/sub-{patient}.log",
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=2500,
+            runtime=10,
+        params:
+            protocol=config["mp2rage"],
+            code=code_digest("map_pre_t1.py"),
+        script:
+            "../scripts/map_pre_t1.py"

@@ -1,4 +1,4 @@
-"""Contours become tumour labels and coverage on the grid of the pre scan."""
+"""Contours become tumour labels and coverage on the analysis grid."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,8 @@ def main(inp, out):
     def work():
         grid = load(inp["grid"])
         matrix = read_itk(inp["xfm"])
+        if inp.get("planning_to_pre"):
+            matrix = matrix @ np.linalg.inv(read_itk(inp["planning_to_pre"]))
         tumours = json.loads(Path(inp["contours"]).read_text())["tumors"]
         parts, rows, flags = [], ["index\tname\tvolume_ml"], []
         for index, tumour in enumerate(tumours, start=1):

@@ -1,4 +1,4 @@
-"""Concentration map of one post scan in the space of the pre scan: UNI is resampled once, by B-spline."""
+"""Concentration map of one post scan in the analysis space: UNI is resampled once, by B-spline."""
 
 import json
 
@@ -15,11 +15,14 @@ from nanouptake.validity import MEANING, Validity
 def main(inp, out, timepoint, protocol, agent):
     def work():
         pre, pre_code = load(inp["pre_t1"]), load(inp["pre_validity"]).data
+        to_post = read_itk(inp["xfm"])
+        if inp.get("planning_to_pre"):
+            to_post = to_post @ np.linalg.inv(read_itk(inp["planning_to_pre"]))
         uni, inside = resample(
             load(inp["post_uni"]),
             shape=pre.shape,
             affine=pre.affine,
-            matrix=read_itk(inp["xfm"]),
+            matrix=to_post,
             where=pre_code == Validity.OK,
         )
         post = Lookup(Protocol(**protocol)).estimate(from_dn(uni))
@@ -39,11 +42,12 @@ def main(inp, out, timepoint, protocol, agent):
 
     outputs = [out[k] for k in ("concentration", "sidecar", "validity", "t1")]
     run_step(
-        f"map uptake {timepoint}", work, status=out["status"], outputs=outputs, upstream=[inp["registered"]]
+        f"map uptake {timepoint}", work, status=out["status"], outputs=outputs, upstream=inp["registered"]
     )
 
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
     inp, out = dict(s.input.items()), dict(s.output.items())
+    inp["registered"] = [inp["registered"]] if isinstance(inp["registered"], str) else list(inp["registered"])
     main(inp, out, s.wildcards.timepoint, s.params.protocol, s.params.agent)

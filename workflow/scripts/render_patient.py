@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from nanouptake.figures import save_figure
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, write_atomic
@@ -10,14 +12,14 @@ from nanouptake.steps import run_step
 from nanouptake.views import propagation_figure, registration_views
 
 
-def main(inp, out):
+def main(inp, out, space):
     def work():
         planning = load(inp["planning"]) if Path(inp["planning"]).stat().st_size else None
         views = registration_views(
             pre=load(inp["pre_t1"]),
             post=load(inp["post_t1"]),
             planning=planning,
-            planning_matrix=read_itk(inp["xfm"]),
+            planning_matrix=read_itk(inp["xfm"]) if space == "pre" else np.eye(4),
             coverage=load(inp["coverage"]).data,
             labels=load(inp["labels"]).data,
         )
@@ -31,4 +33,4 @@ def main(inp, out):
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
-    main(dict(s.input.items()), dict(s.output.items()))
+    main(dict(s.input.items()), dict(s.output.items()), s.params.space)

@@ -19,7 +19,7 @@ from pydicom.errors import InvalidDicomError
 from . import geometry, images
 from .errors import DataError
 from .images import Volume
-from .mp2rage import Protocol
+from .mp2rage import Protocol, combine, to_dn
 
 #: role, modality, pattern of the series description, value that ImageType must hold, why others are out
 ROLES: tuple[tuple[str, str, str, str | None], ...] = (
@@ -41,6 +41,7 @@ WANTED = {
     "planning": ("T1w", "CT", "RTSTRUCT"),
 }
 REQUIRED = {"session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"), "planning": ("T1w",)}
+PHASE = "phase images"
 #: the only header fields that leave the DICOM
 SIDECAR = (
     "MagneticFieldStrength",
@@ -127,7 +128,7 @@ def scan_folder(folder: Path) -> tuple[list[Series], list[tuple[str, str]]]:
             series.headers.append(header)
             series.files.append(path)
             if component == "phase":
-                series.reason = "phase images"
+                series.reason = PHASE
     if len(patients) > 1:
         raise DataError(
             "the folder holds more than one patient",
@@ -364,6 +365,33 @@ def read_nifti_folder(folder: Path, *, kind: str) -> dict[str, tuple[Volume, dic
     return result
 
 
+def uni_of_phase(magnitudes: list[Volume], phases: list[Volume]) -> Volume:
+    """Return UNI, 0..4095, of the magnitude and phase images of INV1 and INV2.
+
+    The phase of air takes every value: the range found tells the unit (4096 or 8192 steps or 2 pi a turn).
+    Raises DataError for any other range, and for grids that differ.
+    """
+    signals = []
+    for number, (size, angle) in enumerate(zip(magnitudes, phases, strict=True), start=1):
+        found = float(np.ptp(angle.data))
+        turn = next((t for t in (2 * np.pi, 4096.0, 8192.0) if 0.95 * t <= found <= t + 1e-3), None)
+        if turn is None:
+            raise DataError(
+                f"the unit of the phase of INV{number} is not known",
+                found=f"a range of {found:.4g}",
+                wanted="a turn of 4096 or 8192 steps or 2 pi",
+                cure="export the phase images unscaled, or bring the scanner's UNI",
+            )
+        if size.shape != angle.shape or not np.allclose(size.affine, angle.affine, atol=0.01):
+            raise DataError(
+                f"magnitude and phase of INV{number} lie on different grids",
+                found=f"{size.shape} and {angle.shape}",
+                cure="export both images of the same scan",
+            )
+        signals.append(size.data * np.exp(1j * (2 * np.pi / turn) * angle.data.astype(np.float64)))
+    return magnitudes[0].like(to_dn(np.nan_to_num(combine(*signals))))
+
+
 def check_session(volumes: dict[str, Volume]) -> None:
     """Check that INV1, INV2 and UNI are one scan and that UNI is a UNI."""
     uni = volumes["UNIT1"]
@@ -417,8 +445,16 @@ def ingest(
     assign_roles(series, kind=kind, override=override)
     volumes: dict[str, tuple[Volume, dict]] = {}
     rtstruct, flags = None, []
+    phases = [
+        s
+        for n in (1, 2)
+        for s in series
+        if s.reason == PHASE and re.search(rf"INV{n}(?!\d)", s.description, re.I)
+    ]
+    by_phase = kind == "session" and len(phases) == 2 and all(s.role != "UNIT1" for s in series)
     for role in WANTED[kind]:
-        one = choose(series, role, folder=folder, required=role in REQUIRED[kind])
+        required = role in REQUIRED[kind] and not (role == "UNIT1" and by_phase)
+        one = choose(series, role, folder=folder, required=required)
         if one is None:
             continue
         if role == "RTSTRUCT":
@@ -436,6 +472,10 @@ def ingest(
             check_header(one, role, protocol)
         volumes[role] = (convert(one), sidecar(one))
         flags += one.flags
+    if by_phase:
+        inversions = [volumes[f"inv-{n}_MP2RAGE"][0] for n in (1, 2)]
+        volumes["UNIT1"] = (uni_of_phase(inversions, [convert(s) for s in phases]), {})
+        flags.append("UNI was made of INV1 and INV2 with their phase images: the folder has none")
     if kind == "session":
         check_session({role: v for role, (v, _) in volumes.items()})
     elif rtstruct is None:
