@@ -37,6 +37,7 @@ rule ingest_planning:
     output:
         t1w=anat("T1w.nii.gz", "planning"),
         ct=anat("ct.nii.gz", "planning"),
+        labels=anat("dseg.nii.gz", "planning"),
         contours="results/sub-{patient}/ses-planning/contours.json",
         series="results/sub-{patient}/ses-planning/series.tsv",
         status="results/sub-{patient}/ses-planning/ingest.json",

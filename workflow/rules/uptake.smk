@@ -6,6 +6,7 @@ rule label_tumors:
     input:
         grid=GRID,
         contours="results/sub-{patient}/ses-planning/contours.json",
+        drawn=anat("dseg.nii.gz", "planning"),
         xfm=xfm("from-contours_to-pre_mode-image_xfm.txt"),
         planning_to_pre=planning_to_pre(),
         registered=xfm("from-planning_to-pre.json"),

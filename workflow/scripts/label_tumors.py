@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanouptake.contours import Solid, coverage, label_image
+from nanouptake.contours import Solid, Voxels, coverage, label_image
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, save, write_atomic
 from nanouptake.steps import run_step
@@ -20,7 +20,10 @@ def main(inp, out):
         tumours = json.loads(Path(inp["contours"]).read_text())["tumors"]
         parts, rows, flags = [], ["index\tname\tvolume_ml"], []
         for index, tumour in enumerate(tumours, start=1):
-            solid = Solid([np.array(c) for c in tumour["contours"]])
+            if "label" in tumour:
+                solid = Voxels(load(inp["drawn"]), tumour["label"])
+            else:
+                solid = Solid([np.array(c) for c in tumour["contours"]])
             part = coverage(solid, grid.shape, grid.affine, matrix=matrix)
             parts.append(part)
             volume = float(part[1].sum()) * grid.voxel_ml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 import unicodedata
@@ -150,6 +151,32 @@ def usable(
             name = f"{name[:55]}-{_digest(one.name)}"
         named.append(replace(one, name=name))
     return named, aside
+
+
+def label_names(folder: Path, pattern: str) -> tuple[list[Structure], list[tuple[str, str]]]:
+    """Return the tumours of the table (index, name) beside a label image, and the labels set aside."""
+    tables = sorted(folder.rglob("*_dseg.tsv"))
+    if len(tables) != 1:
+        raise DataError(
+            "the label image has no table of names, or several",
+            file=str(folder),
+            found=[p.name for p in tables],
+            wanted="one …_dseg.tsv with the columns index and name",
+            cure="write it beside the label image",
+        )
+    with tables[0].open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    try:
+        structures = [Structure(r["name"], int(r["index"]), "") for r in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            "the table of names cannot be used",
+            file=str(tables[0]),
+            found=f"{type(error).__name__}: {error}",
+            wanted="the columns index (a whole number) and name",
+            cure="correct the table",
+        ) from error
+    return usable(structures, pattern)
 
 
 def _refuse(one: Structure) -> None:
@@ -306,6 +333,45 @@ class Solid:
         return inside
 
 
+class Voxels:
+    """A solid given as one label of a label image: where its linearly interpolated mask exceeds one half.
+
+    Parameters
+    ----------
+    labels : Volume
+        Whole numbers; the affine leads to the contours' LPS mm.
+    label : int
+        The number of this solid. Raises DataError where no voxel has it.
+    """
+
+    def __init__(self, labels: Volume, label: int) -> None:
+        index = np.argwhere(labels.data == label)
+        if not len(index):
+            raise DataError(
+                f"no voxel has the label {label}",
+                field="index",
+                found=f"labels up to {int(labels.data.max())}",
+                cure="correct the table of names beside the label image",
+            )
+        self.spacing_mm = float(labels.spacing_mm.max())
+        self.volume_ml = len(index) * labels.voxel_ml
+        low = index.min(axis=0) - 1
+        self._mask = np.pad(
+            labels.data[tuple(map(slice, index.min(axis=0), index.max(axis=0) + 1))] == label, 1
+        )
+        corner = np.eye(4)
+        corner[:3, 3] = low
+        self._to_index = np.linalg.inv(labels.affine @ corner)
+        corners = np.array(np.meshgrid(*zip(low, index.max(axis=0) + 1, strict=True))).reshape(3, -1).T
+        points = geometry.apply(labels.affine, corners)
+        self.box = np.array([points.min(axis=0), points.max(axis=0)])
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Return True for points, shape (n, 3) LPS mm, inside the solid."""
+        index = geometry.apply(self._to_index, points).T
+        return ndimage.map_coordinates(self._mask.astype(np.float32), index, order=1) > 0.5
+
+
 def pixel_centre_mask(structure: Structure, volume: Volume) -> np.ndarray:
     """Return the voxels, bool of the volume's shape, whose centres lie inside the contours (even-odd).
 
@@ -338,7 +404,7 @@ def pixel_centre_mask(structure: Structure, volume: Volume) -> np.ndarray:
 
 
 def coverage(
-    solid: Solid,
+    solid: Solid | Voxels,
     shape: tuple[int, int, int],
     affine: np.ndarray,
     *,
@@ -349,7 +415,7 @@ def coverage(
 
     Parameters
     ----------
-    solid : Solid
+    solid : Solid or Voxels
     shape, affine
         The grid; affine from voxel to LPS mm.
     matrix : (4, 4) ndarray or None

@@ -129,16 +129,20 @@ def _affine(image: nib.Nifti1Image, shape: tuple[int, ...], path: Path) -> np.nd
     return np.asarray(affine, float)
 
 
-def encode(volume: Volume, *, compressed: bool) -> bytes:
-    """Return the bytes of a NIfTI file: the same volume always gives the same bytes."""
+def encode(volume: Volume, *, compressed: bool) -> list[bytes | memoryview]:
+    """Return the content of a NIfTI file in pieces: the same volume always gives the same bytes."""
     data = volume.data.astype(np.uint8) if volume.data.dtype == bool else volume.data
     image = nib.Nifti1Image(data, None)
     ras = geometry.FLIP @ volume.affine
     image.set_qform(ras, code=1)
     image.set_sform(ras, code=1)
-    image.header.set_xyzt_units("mm", "sec")
-    raw = image.to_bytes()
-    return igzip.compress(raw, GZIP_LEVEL, mtime=0) if compressed else raw
+    header = image.header
+    header.set_xyzt_units("mm", "sec")
+    header.set_data_offset(352)
+    header.set_slope_inter(1, 0)
+    values = np.ascontiguousarray(data.astype(data.dtype.newbyteorder("<"), copy=False).T)
+    pieces = [header.binaryblock + bytes(4), values.reshape(-1).view(np.uint8).data]
+    return [igzip.compress(b"".join(pieces), GZIP_LEVEL, mtime=0)] if compressed else pieces
 
 
 def save(path: str | Path, volume: Volume) -> None:
@@ -147,12 +151,14 @@ def save(path: str | Path, volume: Volume) -> None:
     write_atomic(path, encode(volume, compressed=path.suffix == ".gz"))
 
 
-def write_atomic(path: str | Path, content: bytes | str) -> None:
+def write_atomic(path: str | Path, content: bytes | str | list[bytes | memoryview]) -> None:
     """Write a file so that a reader never sees a part of it."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as stream:
+            pieces = content if isinstance(content, list) else [content]
+            stream.writelines(p.encode() if isinstance(p, str) else p for p in pieces)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ SET_ASIDE: tuple[tuple[str, str], ...] = (
 )
 WANTED = {
     "session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE", "T1w"),
-    "planning": ("T1w", "CT", "RTSTRUCT"),
+    "planning": ("T1w", "CT", "RTSTRUCT", "dseg"),
 }
 REQUIRED = {"session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"), "planning": ("T1w",)}
 PHASE = "phase images"
@@ -332,7 +332,7 @@ def read_nifti_folder(folder: Path, *, kind: str) -> dict[str, tuple[Volume, dic
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*.nii*")):
         for role in WANTED[kind]:
-            if re.search(rf"(^|_){role}\.nii(\.gz)?$", path.name):
+            if re.search(rf"(^|_){role}\.nii(\.gz)?$", path.name, re.IGNORECASE):
                 found[role].append(path)
     if not found:
         return None
@@ -441,6 +441,14 @@ def ingest(
     if not series and (nifti := read_nifti_folder(folder, kind=kind)) is not None:
         if kind == "session":
             check_session({role: v for role, (v, _) in nifti.items()})
+        elif "dseg" not in nifti:
+            raise DataError(
+                "no label image in the planning folder",
+                file=str(folder),
+                found=sorted(nifti),
+                wanted="…_dseg.nii.gz and …_dseg.tsv (index, name)",
+                cure="bring the label image, or the DICOM with its RTSTRUCT",
+            )
         return nifti, None, [], others, []
     assign_roles(series, kind=kind, override=override)
     volumes: dict[str, tuple[Volume, dict]] = {}

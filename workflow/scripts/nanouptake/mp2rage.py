@@ -236,13 +236,7 @@ class Lookup:
         """
         uni = np.asarray(uni)
         if b1 is None and np.issubdtype(uni.dtype, np.integer):
-            table = self._lookup(from_dn(np.arange(DN_MAX + 1)))
-            inside = uni if uni.dtype == np.uint16 and uni.max(initial=0) <= DN_MAX else uni.clip(0, DN_MAX)
-            t1 = table[0].take(inside, mode="clip")
-            code = table[1].take(inside, mode="clip")
-            if inside is not uni:
-                code[(uni < 0) | (uni > DN_MAX)] = Validity.NOT_FINITE
-                t1[code == Validity.NOT_FINITE] = np.nan
+            t1, code = self._take(uni)
         else:
             values = from_dn(uni) if np.issubdtype(uni.dtype, np.integer) else uni
             t1, code = self._lookup(values) if b1 is None else self._lookup_b1(values, np.asarray(b1))
@@ -251,6 +245,20 @@ class Lookup:
         with np.errstate(invalid="ignore"):
             sd = np.asarray(uni_sd) / np.abs(self.slope(t1, 1.0 if b1 is None else b1))
         return T1Estimate(t1, sd.astype(np.float32), code)
+
+    def _take(self, dn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Look whole numbers up, slab by slab in the order of memory."""
+        t1_of, code_of = self._lookup(from_dn(np.arange(DN_MAX + 1)))
+        t1, code = np.empty_like(dn, np.float32), np.empty_like(dn, np.uint8)
+        turned = [a.T if dn.flags.f_contiguous else a for a in (dn, t1, code)]
+        for one, t1_out, code_out in zip(*(np.atleast_2d(a) for a in turned), strict=True):
+            index = one.astype(np.intp)
+            t1_of.take(index, out=t1_out, mode="clip")
+            code_of.take(index, out=code_out, mode="clip")
+            if index.min() < 0 or index.max() > DN_MAX:
+                outside = (index < 0) | (index > DN_MAX)
+                t1_out[outside], code_out[outside] = np.nan, Validity.NOT_FINITE
+        return t1, code
 
     def _lookup(self, uni: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         grid, t1 = self.curve
