@@ -7,6 +7,7 @@ rule ingest_session:
         uni=anat("UNIT1.nii.gz"),
         inv1=anat("inv-1_MP2RAGE.nii.gz"),
         inv2=anat("inv-2_MP2RAGE.nii.gz"),
+        tb1=anat("TB1map.nii.gz"),
         series=session("series.tsv"),
         status=session("ingest.json"),
     log:

@@ -3,6 +3,7 @@ rule map_t1:
     input:
         uni=anat("UNIT1.nii.gz"),
         inv2=anat("inv-2_MP2RAGE.nii.gz"),
+        tb1=anat("TB1map.nii.gz"),
         ingested=session("ingest.json"),
     output:
         t1=anat("T1map.nii.gz"),

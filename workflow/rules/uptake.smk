@@ -34,6 +34,7 @@ rule map_uptake:
         pre_t1=pre_map("T1map.nii.gz"),
         pre_validity=pre_map("desc-validity_T1map.nii.gz"),
         post_uni=anat("UNIT1.nii.gz"),
+        post_tb1=anat("TB1map.nii.gz"),
         xfm=xfm("from-{timepoint}_to-pre_mode-image_xfm.txt"),
         planning_to_pre=planning_to_pre(),
         registered=[
@@ -70,6 +71,7 @@ if SPACE == "planning":
         input:
             grid=GRID,
             uni=anat("UNIT1.nii.gz", "pre"),
+            tb1=anat("TB1map.nii.gz", "pre"),
             validity=anat("desc-validity_T1map.nii.gz", "pre"),
             planning_to_pre=planning_to_pre(),
             registered=xfm("from-planning_to-pre.json"),

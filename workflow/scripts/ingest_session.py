@@ -15,6 +15,7 @@ def main(folder, timepoint, out, protocol, override):
         "UNIT1": out["uni"],
         "inv-1_MP2RAGE": out["inv1"],
         "inv-2_MP2RAGE": out["inv2"],
+        "TB1map": out["tb1"],
     }
 
     def work():
@@ -24,7 +25,8 @@ def main(folder, timepoint, out, protocol, override):
         for role, path in roles.items():
             if role not in volumes:
                 write_atomic(path, b"")
-                flags.append(f"no {role} in {timepoint}")
+                if role != "TB1map":
+                    flags.append(f"no {role} in {timepoint}")
                 continue
             save(path, volumes[role][0])
             side = Path(path.removesuffix(".nii.gz") + ".json")

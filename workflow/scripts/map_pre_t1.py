@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from nanouptake.concentration import code_where_unknown, resample
+from nanouptake.concentration import code_where_unknown, relative_b1, resample
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, save
 from nanouptake.mp2rage import Lookup, Protocol, from_dn
@@ -24,7 +24,8 @@ def main(inp, out, protocol):
             order=0,
             cval=Validity.OUTSIDE_FIELD_OF_VIEW,
         ).reshape(grid.shape)
-        found = Lookup(Protocol(**protocol)).estimate(from_dn(uni))
+        b1 = relative_b1(inp["tb1"], shape=grid.shape, affine=grid.affine, matrix=matrix)
+        found = Lookup(Protocol(**protocol)).estimate(from_dn(uni), b1=b1)
         code = code_where_unknown(nearest, found.validity, inside)
         t1 = np.where(code == Validity.OK, found.t1_s, np.float32(np.nan))
         save(out["t1"], grid.like(t1))

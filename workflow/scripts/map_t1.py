@@ -4,18 +4,19 @@ import json
 
 import numpy as np
 
-from nanouptake.concentration import foreground
+from nanouptake.concentration import foreground, relative_b1
 from nanouptake.images import load, save, write_atomic
 from nanouptake.mp2rage import Lookup, Protocol
 from nanouptake.steps import run_step
 from nanouptake.validity import MEANING, Validity
 
 
-def main(uni, inv2, ingested, out, protocol):
+def main(uni, inv2, tb1, ingested, out, protocol):
     def work():
         image = load(uni)
         lookup = Lookup(Protocol(**protocol))
-        found = lookup.estimate(image.data)
+        b1 = relative_b1(tb1, shape=image.shape, affine=image.affine)
+        found = lookup.estimate(image.data, b1=b1)
         empty = ~foreground(load(inv2).data)
         found.validity[empty] = Validity.NO_SIGNAL
         found.t1_s[empty] = np.nan
@@ -24,6 +25,7 @@ def main(uni, inv2, ingested, out, protocol):
         sidecar = {
             "Units": "s",
             "MP2RAGE": protocol,
+            "B1": "nominal" if b1 is None else "from the map",
             "T1RangeS": [round(t, 4) for t in lookup.t1_range_s],
             "ValidityCodes": {int(code): meaning for code, meaning in MEANING.items()},
         }
@@ -35,4 +37,4 @@ def main(uni, inv2, ingested, out, protocol):
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
-    main(s.input.uni, s.input.inv2, s.input.ingested, dict(s.output.items()), s.params.protocol)
+    main(s.input.uni, s.input.inv2, s.input.tb1, s.input.ingested, dict(s.output.items()), s.params.protocol)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from nanouptake.concentration import code_where_unknown, concentration, resample
+from nanouptake.concentration import code_where_unknown, concentration, relative_b1, resample
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, save, write_atomic
 from nanouptake.mp2rage import Lookup, Protocol, from_dn
@@ -25,7 +25,8 @@ def main(inp, out, timepoint, protocol, agent):
             matrix=to_post,
             where=pre_code == Validity.OK,
         )
-        post = Lookup(Protocol(**protocol)).estimate(from_dn(uni))
+        b1 = relative_b1(inp["post_tb1"], shape=pre.shape, affine=pre.affine, matrix=to_post)
+        post = Lookup(Protocol(**protocol)).estimate(from_dn(uni), b1=b1)
         code = code_where_unknown(pre_code, post.validity, inside)
         conc = concentration(
             pre.data,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import geometry
-from .images import Volume
+from .errors import DataError
+from .images import Volume, load
 from .validity import Validity
 
 
@@ -78,6 +81,50 @@ def resample(
     )
     inside[tuple(voxels.T)] = True
     return values, inside
+
+
+def relative_b1(
+    path: str | Path, *, shape: tuple[int, int, int], affine: np.ndarray, matrix: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Return the transmit field relative to nominal on a grid, by linear interpolation; None without a map.
+
+    Parameters
+    ----------
+    path : path
+        A B1+ map in percent of the nominal flip angle (BIDS TB1map); an empty file is no map.
+    shape, affine
+        The target grid (affine from voxel to LPS mm).
+    matrix : (4, 4) ndarray or None
+        Maps points of the target space to the map's space, LPS mm.
+
+    Returns
+    -------
+    (shape) float32 ndarray, 1 = nominal, NaN outside the map.
+
+    Raises DataError for a map that is not in percent.
+    """
+    if not Path(path).stat().st_size:
+        return None
+    from scipy.ndimage import map_coordinates
+
+    tb1 = load(path)
+    middle = float(np.median(tb1.data[tb1.data > 0])) if (tb1.data > 0).any() else 0.0
+    if not 50 <= middle <= 150:
+        raise DataError(
+            "the B1 map is not in percent of the nominal flip angle",
+            field="TB1map",
+            found=f"a median of {middle:.4g}",
+            wanted="about 100",
+            cure="rescale the map (BIDS TB1map: 100 where the flip angle is the nominal one)",
+        )
+    to_index = np.linalg.inv(tb1.affine) @ (np.eye(4) if matrix is None else matrix) @ affine
+    i, j, k = (np.arange(n, dtype=np.float64) for n in shape)
+    place = [
+        (row[0] * i[:, None, None] + row[1] * j[None, :, None] + row[2] * k[None, None, :] + row[3])
+        for row in to_index[:3]
+    ]
+    values = map_coordinates(tb1.data.astype(np.float32) / 100, place, order=1, cval=np.nan)
+    return values.astype(np.float32)
 
 
 def noise_sd(magnitude: np.ndarray) -> float:

@@ -26,6 +26,7 @@ ROLES: tuple[tuple[str, str, str, str | None], ...] = (
     ("UNIT1", "MR", r"UNI(_Images)?$", "UNI"),
     ("inv-1_MP2RAGE", "MR", r"INV1$", None),
     ("inv-2_MP2RAGE", "MR", r"INV2$", None),
+    ("TB1map", "MR", r"(?!)", None),  # only as scans.tsv names it: scanners' B1 maps differ in unit
     ("T1w", "MR", r"mprage|mp_rage|mpr\b|t1.*tfl|bravo|t1w", None),
     ("CT", "CT", r"", None),
     ("RTSTRUCT", "RTSTRUCT", r"", None),
@@ -37,7 +38,7 @@ SET_ASIDE: tuple[tuple[str, str], ...] = (
     (r"localizer|scout|survey", "localizer"),
 )
 WANTED = {
-    "session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE", "T1w"),
+    "session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE", "T1w", "TB1map"),
     "planning": ("T1w", "CT", "RTSTRUCT", "dseg"),
 }
 REQUIRED = {"session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"), "planning": ("T1w",)}
@@ -476,7 +477,7 @@ def ingest(
                 )
             rtstruct = one.files[0]
             continue
-        if protocol is not None and kind == "session" and role != "T1w":
+        if protocol is not None and kind == "session" and role not in ("T1w", "TB1map"):
             check_header(one, role, protocol)
         volumes[role] = (convert(one), sidecar(one))
         flags += one.flags
