@@ -43,6 +43,7 @@ rule register_planning:
     output:
         contours_to_pre=xfm("from-contours_to-pre_mode-image_xfm.txt"),
         planning_to_pre=xfm("from-planning_to-pre_mode-image_xfm.txt"),
+        t1w_to_pre=xfm("from-T1w_to-pre_mode-image_xfm.txt"),
         status=xfm("from-planning_to-pre.json"),
     log:
         "logs/register/sub-{patient}_from-planning_to-pre.log",

@@ -1,10 +1,12 @@
 rule render_patient:
-    """Planning and post over pre, through the largest tumour, with its contour."""
+    """Planning, MPRAGE and post over pre, through the largest tumour, with its contour."""
     input:
         pre_t1=pre_map("T1map.nii.gz"),
         post_t1=of_first_post(uptake("T1map.nii.gz", "{timepoint}")),
         planning=anat("T1w.nii.gz", "planning"),
-        xfm=xfm("from-planning_to-pre_mode-image_xfm.txt"),
+        planning_xfm=xfm("from-planning_to-pre_mode-image_xfm.txt"),
+        t1w=anat("T1w.nii.gz", "pre"),
+        t1w_xfm=xfm("from-T1w_to-pre_mode-image_xfm.txt"),
         labels=uptake("desc-gtv_dseg.nii.gz"),
         coverage=uptake("desc-gtv_probseg.nii.gz"),
         labelled=uptake("desc-gtv_status.json"),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nanouptake.images import save, write_atomic
-from nanouptake.ingest import ingest, series_table
+from nanouptake.ingest import ingest, protocol_table, series_table
 from nanouptake.mp2rage import Protocol
 from nanouptake.steps import run_step
 
@@ -32,7 +32,7 @@ def main(folder, timepoint, out, protocol, override):
             side = Path(path.removesuffix(".nii.gz") + ".json")
             write_atomic(side, json.dumps(volumes[role][1], indent=1, sort_keys=True) + "\n")
         write_atomic(out["series"], series_table(series, others))
-        return {"flags": flags}
+        return {"flags": flags, "details": {"protocol": protocol_table(volumes, Protocol(**protocol))}}
 
     run_step(f"ingest {timepoint}", work, status=out["status"], outputs=[*roles.values(), out["series"]])
 

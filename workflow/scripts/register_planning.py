@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nanouptake.errors import DataError
 from nanouptake.geometry import write_itk
-from nanouptake.images import load
+from nanouptake.images import load, write_atomic
 from nanouptake.registration import brain_mask, brain_mask_t1w, head_mask, register
 from nanouptake.steps import run_step
 
@@ -37,8 +37,10 @@ def main(inp, out, seed):
             t1w = load(inp["t1w"])
             to_t1w = fit(uni, t1w, "t1w-uni", brain)
             to_planning = fit(t1w, planning, "t1w-t1w", brain_mask_t1w(t1w)) @ to_t1w
+            write_itk(out["t1w_to_pre"], to_t1w)
         else:
             to_planning = fit(uni, planning, "t1w-uni", brain)
+            write_atomic(out["t1w_to_pre"], b"")
         to_contours = to_planning
         if json.loads(Path(inp["contours"]).read_text())["drawn_on"] == "CT":
             if not Path(inp["ct"]).stat().st_size:
@@ -48,7 +50,7 @@ def main(inp, out, seed):
         write_itk(out["contours_to_pre"], to_contours)
         return {"flags": flags, "details": details}
 
-    outputs = [out["planning_to_pre"], out["contours_to_pre"]]
+    outputs = [out[k] for k in ("planning_to_pre", "contours_to_pre", "t1w_to_pre")]
     upstream = [inp["pre_status"], inp["planning_status"]]
     run_step("register planning", work, status=out["status"], outputs=outputs, upstream=upstream)
 

@@ -14,12 +14,16 @@ from nanouptake.views import propagation_figure, registration_views
 
 def main(inp, out, space):
     def work():
-        planning = load(inp["planning"]) if Path(inp["planning"]).stat().st_size else None
+        to_pre = np.eye(4) if space == "pre" else np.linalg.inv(read_itk(inp["planning_xfm"]))
+        others = [
+            (name, load(inp[key]), read_itk(inp[f"{key}_xfm"]) @ to_pre)
+            for name, key in (("MPRAGE", "t1w"), ("planning MR", "planning"))
+            if Path(inp[key]).stat().st_size
+        ]
         views = registration_views(
             pre=load(inp["pre_t1"]),
             post=load(inp["post_t1"]),
-            planning=planning,
-            planning_matrix=read_itk(inp["xfm"]) if space == "pre" else np.eye(4),
+            others=others,
             coverage=load(inp["coverage"]).data,
             labels=load(inp["labels"]).data,
         )

@@ -297,14 +297,30 @@ def convert(one: Series) -> Volume:
     return volume
 
 
-def check_header(one: Series, role: str, protocol: Protocol) -> None:
-    """Compare the timings in the header with the configured protocol; DataError names both values."""
+def expected_header(role: str, protocol: Protocol) -> dict[str, tuple[float, float]]:
+    """Return what the protocol says of a series' header: field to (value in ms or degrees, tolerance)."""
     number = {"inv-1_MP2RAGE": 1, "inv-2_MP2RAGE": 2}.get(role)
     wanted = {"RepetitionTime": (protocol.tr_s * 1000, 1.0)}
     if number:
         wanted["InversionTime"] = ((protocol.ti1_s, protocol.ti2_s)[number - 1] * 1000, 1.0)
         wanted["FlipAngle"] = ((protocol.flip1_deg, protocol.flip2_deg)[number - 1], 0.05)
-    for name, (value, tolerance) in wanted.items():
+    return wanted
+
+
+def protocol_table(volumes: dict[str, tuple[Volume, dict]], protocol: Protocol) -> list[dict]:
+    """Return one row per MP2RAGE image and field: what the header says (None: nothing), what the config."""
+    return [
+        {"image": role, "field": name, "header": side.get(name), "config": value / scale, "unit": unit}
+        for role, (_, side) in volumes.items()
+        if role not in ("T1w", "TB1map")
+        for name, (value, _) in expected_header(role, protocol).items()
+        for scale, unit in [(1000, "s") if name.endswith("Time") else (1, "degrees")]
+    ]
+
+
+def check_header(one: Series, role: str, protocol: Protocol) -> None:
+    """Compare the timings in the header with the configured protocol; DataError names both values."""
+    for name, (value, tolerance) in expected_header(role, protocol).items():
         found = one.headers[0].get(name)
         if found is None:
             one.flags.append(f"{role}: header lacks {name}")

@@ -145,6 +145,11 @@ def patient_html(
         }
         for s in steps
     ]
+    protocol = [
+        {"scan": s["step"].removeprefix("ingest "), **row}
+        for s in steps
+        for row in s["details"].get("protocol", [])
+    ]
     strips = []
     for _, row in tumors.iterrows():
         picture_of = io.BytesIO()
@@ -165,8 +170,10 @@ def patient_html(
         tables={
             "steps": table_of(pd.DataFrame(rows, columns=columns), "steps"),
             "series": table_of(series, "series"),
+            "protocol": table_of(pd.DataFrame(protocol), "protocol"),
             "tumors": table_of(tumors.drop(columns=["patient"], errors="ignore"), "tumors"),
         },
+        protocol_rows=len(protocol),
         views=views,
         picture=base64.b64encode(picture).decode(),
         strips=strips,

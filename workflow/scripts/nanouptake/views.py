@@ -35,23 +35,20 @@ def registration_views(
     *,
     pre: Volume,
     post: Volume,
-    planning: Volume | None,
-    planning_matrix: np.ndarray | None,
+    others: list[tuple[str, Volume, np.ndarray]],
     coverage: np.ndarray,
     labels: np.ndarray,
 ) -> list[dict]:
-    """Return views of planning over pre and post over pre, axial through the largest tumour.
+    """Return views of post and of other images over pre, axial through the largest tumour.
 
     Parameters
     ----------
     pre, post : Volume
-        T1 in seconds on the grid of the pre scan.
-    planning : Volume or None
-        The planning MR on its own grid.
-    planning_matrix : (4, 4) ndarray or None
-        Maps points of the pre space to points of the planning space, LPS mm.
+        T1 in seconds on the analysis grid.
+    others : list of (name, volume, matrix)
+        Images on their own grids; the matrix maps points of the analysis space to theirs, LPS mm.
     coverage, labels : ndarray
-        On the grid of the pre scan.
+        On the analysis grid.
 
     Returns
     -------
@@ -79,15 +76,14 @@ def registration_views(
     below = _png(plane(pre), limits)
     common = {"below": "pre T1", "below_png": below, "size": 2 * HALF_MM, "path": "".join(lines)}
     views = [{"name": "Post on pre", "above": "post T1", "above_png": _png(plane(post), limits)} | common]
-    if planning is not None and planning_matrix is not None:
-        moved = points @ planning_matrix[:3, :3].T + planning_matrix[:3, 3]
-        picture = _png(plane(planning, moved))
-        views.append({"name": "Planning on pre", "above": "planning MR", "above_png": picture} | common)
+    for name, volume, matrix in others:
+        picture = _png(plane(volume, points @ matrix[:3, :3].T + matrix[:3, 3]))
+        views.append({"name": f"{name} on pre", "above": name, "above_png": picture} | common)
     return views
 
 
 def propagation_figure(views: list[dict]) -> Figure:
-    """Planning MR, T1 before and T1 after on one section with the contour (the paper's figure 4).
+    """Planning MR, MPRAGE, T1 before and T1 after on one section with the contour (the paper's figure 4).
 
     Parameters
     ----------
