@@ -24,6 +24,8 @@ CAPTIONS = {
     "figure8": "Figure 8. Volume of the largest tumour of each suspected-agent patient by concentration.",
 }
 
+PROTOCOL_COLUMNS = ["scan", "image", "field", "header", "config", "unit"]
+
 
 def _cell(value: object, name: str) -> dict:
     """Return text, sorting key, class and link of a table cell."""
@@ -170,7 +172,7 @@ def patient_html(
         tables={
             "steps": table_of(pd.DataFrame(rows, columns=columns), "steps"),
             "series": table_of(series, "series"),
-            "protocol": table_of(pd.DataFrame(protocol), "protocol"),
+            "protocol": table_of(pd.DataFrame(protocol, columns=PROTOCOL_COLUMNS), "protocol"),
             "tumors": table_of(tumors.drop(columns=["patient"], errors="ignore"), "tumors"),
         },
         protocol_rows=len(protocol),
