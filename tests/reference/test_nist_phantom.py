@@ -1,0 +1,60 @@
+"""Inversion recovery of the real ISMRM/NIST system phantom (Skyra 3 T, mrbias set A) against NIST's T1."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+
+from nanouptake.inversion_recovery import Protocol
+from nanouptake.validity import Validity
+
+DATA = Path(os.environ.get("NANOUPTAKE_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
+FOLDER = DATA / "nist_t1_phantom"
+
+
+@pytest.fixture(scope="module")
+def vials():
+    """Return median T1 and share of usable pixels in a core of 3.5 mm of each vial, beside NIST's at 20 C."""
+    if not FOLDER.exists():
+        pytest.skip(f"NOT CHECKED AGAINST THE REAL PHANTOM: {FOLDER} is missing; set NANOUPTAKE_DATA")
+    images = [pydicom.dcmread(p) for p in sorted(FOLDER.glob("skyra3t_20190914/*VIR*/*.dcm"))]
+    times = tuple(float(d.InversionTime) / 1000 for d in images)
+    found = Protocol(ti_s=times).estimate(np.stack([d.pixel_array for d in images], axis=-1))
+    pixel_mm = float(images[0].PixelSpacing[0])
+    table = pd.read_csv(FOLDER / "nist_batch2_t1_3t.csv")
+    table = table[table["Temp (C)"] == 20].copy()
+    table["vial"] = table["Solution"].str.removeprefix("T1-").astype(int)
+    centres = pd.read_csv(FOLDER / "skyra3t_20190914_vial_centres_px.csv")
+    row, column = np.indices(found.t1_s.shape)
+    rows = []
+    for c in centres.itertuples():
+        core = np.hypot(row - c.row_px, column - c.col_px) * pixel_mm <= 3.5
+        good = core & (found.validity == Validity.OK)
+        share = good.sum() / core.sum()
+        middle = np.median(found.t1_s[good]) if share > 0.5 else np.nan
+        rows.append({"vial": c.vial, "share": share, "t1_ms": 1000 * middle})
+    return pd.DataFrame(rows).merge(table, on="vial").set_index("vial").sort_index()
+
+
+def test_inversion_recovery_reads_the_phantom(vials):
+    error = 100 * (vials["t1_ms"] / vials["T1 reported (ms)"] - 1)
+    print(
+        "\n"
+        + vials.assign(error_percent=error)[
+            ["share", "t1_ms", "T1 reported (ms)", "error_percent"]
+        ].to_string()
+    )
+    assert error.loc[1:10].abs().max() <= 5
+    # T1 of 21 to 60 ms against a shortest TI of 35 ms: never reported as good.
+    assert vials.loc[11:14, "t1_ms"].isna().all()
+
+
+def test_relaxivity_of_nickel_chloride(vials):
+    known = vials.loc[1:10]
+    # The error of R1 grows with R1: weights of 1 / R1, that is T1.
+    slope = np.polyfit(known["NiCl2 Concentration (mM)"], 1000 / known["t1_ms"], 1, w=known["t1_ms"])[0]
+    print(f"\nr1 of NiCl2: {slope:.4f} /mM/s, NIST 0.692")
+    assert slope == pytest.approx(0.692, rel=0.02)
