@@ -1,4 +1,4 @@
-"""Inversion recovery of a 256 x 256 slice at 10 inversion times: CPU seconds, and the ratio to scipy per pixel.
+"""Inversion recovery of a 256 x 256 slice at 10 inversion times: CPU seconds, ratio to scipy per pixel.
 
 Run: .venv/bin/python benchmarks/phantom_fits.py
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 
-import numpy as np  # noqa: E402
-from scipy.optimize import curve_fit  # noqa: E402
+import numpy as np
+from scipy.optimize import curve_fit
 
-from nanouptake.inversion_recovery import Protocol  # noqa: E402
+from nanouptake.inversion_recovery import Protocol
 
 TI = np.array([0.035, 0.075, 0.1, 0.125, 0.15, 0.25, 1.0, 1.5, 2.0, 3.0])
 
