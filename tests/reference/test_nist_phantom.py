@@ -1,4 +1,4 @@
-"""Inversion recovery of the real ISMRM/NIST system phantom (Skyra 3 T, mrbias set A) against NIST's T1."""
+"""Inversion recovery and flip angles of a real ISMRM/NIST phantom (Skyra 3 T, mrbias set A) against NIST."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 
 from nanouptake.inversion_recovery import Protocol
 from nanouptake.validity import Validity
+from nanouptake.variable_flip_angle import Protocol as FlipAngleProtocol
 
 DATA = Path(os.environ.get("NANOUPTAKE_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
 FOLDER = DATA / "nist_t1_phantom"
@@ -58,3 +59,46 @@ def test_relaxivity_of_nickel_chloride(vials):
     slope = np.polyfit(known["NiCl2 Concentration (mM)"], 1000 / known["t1_ms"], 1, w=known["t1_ms"])[0]
     print(f"\nr1 of NiCl2: {slope:.4f} /mM/s, NIST 0.692")
     assert slope == pytest.approx(0.692, rel=0.02)
+
+
+def geometry_of(header):
+    """Return the affine from (column, row, 1) to LPS mm of one DICOM slice."""
+    along, down = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
+    step = [float(v) for v in header.PixelSpacing]
+    return np.column_stack([along * step[1], down * step[0], np.array(header.ImagePositionPatient, float)])
+
+
+def test_variable_flip_angle_is_limited_by_b1(vials):
+    """Without a B1 map T1 goes with B1 squared: the table is shown; vials 1 to 10 within 15 %, in order."""
+    first = pydicom.dcmread(next(FOLDER.glob("skyra3t_20190914/S08*/*.dcm")))
+    places = pd.read_csv(FOLDER / "skyra3t_20190914_vial_centres_px.csv")
+    centres = (
+        np.column_stack([places["col_px"], places["row_px"], np.ones(len(places))]) @ geometry_of(first).T
+    )
+    stacks = [
+        [pydicom.dcmread(p) for p in folder.glob("*.dcm")] for folder in FOLDER.glob("skyra3t_20190914/*VFA*")
+    ]
+    stacks.sort(key=lambda s: float(s[0].FlipAngle))
+    protocol = FlipAngleProtocol(
+        tr_s=float(stacks[0][0].RepetitionTime) / 1000,
+        flip_deg=tuple(float(s[0].FlipAngle) for s in stacks),
+    )
+    normal = np.cross(*np.array(stacks[0][0].ImageOrientationPatient, float).reshape(2, 3))
+    for stack in stacks:
+        stack.sort(key=lambda d: float(np.array(d.ImagePositionPatient, float) @ normal))
+    heights = np.array([np.array(d.ImagePositionPatient, float) @ normal for d in stacks[0]])
+    errors = []
+    for vial, centre in zip(places["vial"], centres, strict=True):
+        slice_ = int(np.argmin(np.abs(heights - centre @ normal)))
+        affine = geometry_of(stacks[0][slice_])
+        column, row = np.linalg.lstsq(affine[:, :2], centre - affine[:, 2], rcond=None)[0]
+        rows, columns = np.indices(stacks[0][slice_].pixel_array.shape)
+        core = np.hypot(rows - row, columns - column) * 0.977 <= 3.5
+        data = np.stack([s[slice_].pixel_array[core] for s in stacks], axis=-1)
+        found = protocol.estimate(data)
+        middle = 1000 * np.median(found.t1_s[found.validity == Validity.OK])
+        errors.append((vial, middle, 100 * (middle / vials.loc[vial, "T1 reported (ms)"] - 1)))
+    table = pd.DataFrame(errors, columns=["vial", "t1_ms", "error_percent"]).set_index("vial").sort_index()
+    print("\n" + table.to_string())
+    assert (np.diff(table.loc[1:10, "t1_ms"]) < 0).all()
+    assert table.loc[1:10, "error_percent"].abs().max() < 15
