@@ -277,9 +277,10 @@ def convert(one: Series) -> Volume:
                 cure="check that the series is one whole stack (truncated files, mixed sizes?)",
             )
         volume = images.load(made[0])
-    whole = volume.data.astype(np.int16) if volume.data.dtype == np.float64 else volume.data
-    if np.array_equal(whole, volume.data):  # Hounsfield units are whole numbers behind a rescale slope of 1
-        volume = volume.like(whole)
+    if volume.data.dtype == np.float64 and np.abs(volume.data).max(initial=0) < 2**15:
+        whole = volume.data.astype(np.int16)
+        if np.array_equal(whole, volume.data):  # Hounsfield units behind a rescale slope of 1
+            volume = volume.like(whole)
     if volume.data.size == 0 or volume.data.min() == volume.data.max():
         raise DataError(
             f"series '{one.description}' is constant",
