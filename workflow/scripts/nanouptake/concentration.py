@@ -105,9 +105,15 @@ def relative_b1(
     """
     if not Path(path).stat().st_size:
         return None
+    return relative_b1_of(load(path), shape=shape, affine=affine, matrix=matrix)
+
+
+def relative_b1_of(
+    tb1: Volume, *, shape: tuple[int, int, int], affine: np.ndarray, matrix: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the transmit field of a map in percent on a grid: see relative_b1."""
     from scipy.ndimage import map_coordinates
 
-    tb1 = load(path)
     middle = float(np.median(tb1.data[tb1.data > 0])) if (tb1.data > 0).any() else 0.0
     if not 50 <= middle <= 150:
         raise DataError(

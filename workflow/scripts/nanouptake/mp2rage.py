@@ -132,6 +132,12 @@ class Protocol:
         """Return the noise-free UNI value, in [-0.5, 0.5]."""
         return combine(*self.signal(t1_s, b1))
 
+    def estimate(
+        self, uni: ArrayLike, *, b1: ArrayLike | None = None, uni_sd: ArrayLike | None = None
+    ) -> T1Estimate:
+        """Return T1 in seconds with SD and validity code: see Lookup.estimate, which keeps its tables."""
+        return Lookup(self).estimate(uni, b1=b1, uni_sd=uni_sd)
+
 
 def combine(s1: ArrayLike, s2: ArrayLike) -> np.ndarray:
     """Return UNI = Re(conj(S1) S2) / (|S1|^2 + |S2|^2); NaN where both signals are zero.
@@ -143,6 +149,18 @@ def combine(s1: ArrayLike, s2: ArrayLike) -> np.ndarray:
     power = np.abs(s1) ** 2 + np.abs(s2) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(power > 0, np.real(np.conj(s1) * s2) / power, np.nan)
+
+
+def uni_sd(s1: ArrayLike, s2: ArrayLike, *, noise_sd: float) -> np.ndarray:
+    """Return the SD of UNI that noise of SD noise_sd in each signal makes; NaN where there is no signal.
+
+    >>> round(float(uni_sd(0.0, 40.0, noise_sd=1.0)), 4)
+    0.025
+    """
+    s1, s2 = np.asarray(s1, float), np.asarray(s2, float)
+    power = s1**2 + s2**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(power > 0, noise_sd * np.abs(s2**2 - s1**2) / power**1.5, np.nan)
 
 
 def to_dn(uni: ArrayLike) -> np.ndarray:

@@ -208,61 +208,17 @@ class _Patient:
             receive=settings["receive"],
         )
         wm = self.spec["anatomy"]["tissues"]["wm"]
-        rng = self.rng("noise", study.session, "mp2rage")
-        channels = []
-        for signal in (s1, s2):
-            noisy = signal.astype(np.complex64)
-            if settings["snr"]:
-                sd = wm["proton_density"] * float(protocol.signal(wm["t1_s"])[1]) / settings["snr"]
-                noisy.real += sd * rng.standard_normal(signal.shape, np.float32)
-                noisy.imag += sd * rng.standard_normal(signal.shape, np.float32)
-            channels.append(noisy)
-        # Without noise air has no phase to compare: its UNI is 0.
-        uni = to_dn(np.nan_to_num(combine(*channels)))
-        magnitudes = [np.abs(c) for c in channels]
-        scale = 0.9 * STORED_MAX / max(float(m.max()) for m in magnitudes)
-        common = SCANNER | {
-            "AcquisitionTime": f"{study.time[:2]}2100",
-            "ProtocolName": "t1_mp2rage_sag_p3_iso",
-            "SequenceName": "*tfl3d1_16ns",
-            "RepetitionTime": _ds(1e3 * protocol.tr_s),
-            "EchoTime": _ds(1e3 * settings["te_s"]),
-            "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
-        }
-        for k, (magnitude, ti, flip) in enumerate(
-            zip(
-                magnitudes,
-                (protocol.ti1_s, protocol.ti2_s),
-                (protocol.flip1_deg, protocol.flip2_deg),
-                strict=True,
-            )
-        ):
-            write_series(
-                folder,
-                study=study,
-                grid=grid,
-                pixels=np.round(magnitude * scale).astype(np.uint16),
-                number=number + k,
-                frame=study.session,
-                header=common
-                | {
-                    "SeriesDescription": f"t1_mp2rage_sag_p3_iso_INV{k + 1}",
-                    "InversionTime": _ds(1e3 * ti),
-                    "FlipAngle": _ds(flip),
-                },
-            )
-        write_series(
+        snr = settings["snr"]
+        write_mp2rage_series(
             folder,
             study=study,
             grid=grid,
-            pixels=uni,
-            number=number + 2,
-            frame=study.session,
-            header=common
-            | {
-                "SeriesDescription": "t1_mp2rage_sag_p3_iso_UNI_Images",
-                "ImageType": ["DERIVED", "PRIMARY", "M", "ND", "UNI"],
-            },
+            signals=(s1, s2),
+            noise_sd=wm["proton_density"] * float(protocol.signal(wm["t1_s"])[1]) / snr if snr else 0.0,
+            rng=self.rng("noise", study.session, "mp2rage"),
+            protocol=protocol,
+            te_s=settings["te_s"],
+            number=number,
         )
 
     def write_mprage(
@@ -393,6 +349,72 @@ class _Patient:
             "tumours": [_described(t) for t in self.head.tumours],
         }
         return rows, described
+
+
+def write_mp2rage_series(
+    folder: Path,
+    *,
+    study: Study,
+    grid: Grid,
+    signals: tuple[np.ndarray, np.ndarray],
+    noise_sd: float,
+    rng: np.random.Generator,
+    protocol: Protocol,
+    te_s: float,
+    number: int,
+) -> None:
+    """Write INV1, INV2 and UNI of two noise-free signals as three series that begin with a number."""
+    channels = []
+    for signal in signals:
+        noisy = signal.astype(np.complex64)
+        if noise_sd:
+            noisy.real += noise_sd * rng.standard_normal(signal.shape, np.float32)
+            noisy.imag += noise_sd * rng.standard_normal(signal.shape, np.float32)
+        channels.append(noisy)
+    # Without noise air has no phase to compare: its UNI is 0.
+    uni = to_dn(np.nan_to_num(combine(*channels)))
+    magnitudes = [np.abs(c) for c in channels]
+    scale = 0.9 * STORED_MAX / max(float(m.max()) for m in magnitudes)
+    common = SCANNER | {
+        "AcquisitionTime": f"{study.time[:2]}2100",
+        "ProtocolName": "t1_mp2rage_sag_p3_iso",
+        "SequenceName": "*tfl3d1_16ns",
+        "RepetitionTime": _ds(1e3 * protocol.tr_s),
+        "EchoTime": _ds(1e3 * te_s),
+        "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
+    }
+    for k, (magnitude, ti, flip) in enumerate(
+        zip(
+            magnitudes, (protocol.ti1_s, protocol.ti2_s), (protocol.flip1_deg, protocol.flip2_deg), strict=True
+        )
+    ):
+        write_series(
+            folder,
+            study=study,
+            grid=grid,
+            pixels=np.round(magnitude * scale).astype(np.uint16),
+            number=number + k,
+            frame=study.session,
+            header=common
+            | {
+                "SeriesDescription": f"t1_mp2rage_sag_p3_iso_INV{k + 1}",
+                "InversionTime": _ds(1e3 * ti),
+                "FlipAngle": _ds(flip),
+            },
+        )
+    write_series(
+        folder,
+        study=study,
+        grid=grid,
+        pixels=uni,
+        number=number + 2,
+        frame=study.session,
+        header=common
+        | {
+            "SeriesDescription": "t1_mp2rage_sag_p3_iso_UNI_Images",
+            "ImageType": ["DERIVED", "PRIMARY", "M", "ND", "UNI"],
+        },
+    )
 
 
 def write_patient(spec: dict[str, Any], patient: str, out_dir: Path) -> None:
