@@ -74,7 +74,7 @@ def read(folder, **kwargs):
 def test_a_session_is_read_with_values_and_geometry(tmp_path):
     write_series(session(tmp_path), "t1_mp2rage_sag_UNI-DEN", CONTENT["UNI_Images"])
     (tmp_path / "notes.txt").write_text("no DICOM")
-    volumes, _, series, others, _ = read(tmp_path)
+    volumes, _, series, others, *_ = read(tmp_path)
     assert set(volumes) == {"UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"}
     volume, side = volumes["inv-2_MP2RAGE"]
     assert side["InversionTime"] == pytest.approx(2.5)
@@ -164,7 +164,7 @@ def test_uni_is_made_of_phase_images_where_the_scanner_made_none(tmp_path, suffi
     phases = RNG.integers(0, 4096, (2, *SHAPE))
     for number, phase in enumerate(phases, start=1):
         write_series(tmp_path / "phase", f"t1_mp2rage_sag_INV{number}{suffix}", phase, image_type="P")
-    volumes, _, _, _, flags = read(tmp_path)
+    volumes, _, _, _, flags, _ = read(tmp_path)
     assert "made of INV1 and INV2" in flags[0]
     s1, s2 = CONTENT["INV1"], CONTENT["INV2"]
     turn = np.cos((phases[1] - phases[0]) * 2 * np.pi / 4096)

@@ -101,6 +101,16 @@ def sessions_of(pattern):
     ]
 
 
+def of_relaxivity(name):
+    """Input function: a file of the phantom that measured the scan's agent; nothing where r1 is a number."""
+
+    def path(wildcards):
+        phantom = study.relaxivity_phantom(wildcards.patient, wildcards.timepoint)
+        return f"results/phantoms/{phantom}/{name}" if phantom else []
+
+    return path
+
+
 def of_first_post(pattern):
     """Input function: the pattern for the first post timepoint of the patient."""
     return lambda wildcards: pattern.format(

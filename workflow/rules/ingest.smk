@@ -26,6 +26,7 @@ rule ingest_session:
             wildcards.patient, wildcards.timepoint
         ),
         protocol=config["mp2rage"],
+        check=config.get("mp2rage_check", {}),
         code=code_digest("ingest_session.py"),
     script:
         "../scripts/ingest_session.py"

@@ -37,10 +37,12 @@ rule map_uptake:
         post_tb1=anat("TB1map.nii.gz"),
         xfm=xfm("from-{timepoint}_to-pre_mode-image_xfm.txt"),
         planning_to_pre=planning_to_pre(),
+        relaxivity=of_relaxivity("summary.csv"),
         registered=[
             xfm("from-{timepoint}_to-pre.json"),
             *([] if SPACE == "pre" else [uptake("status.json", "pre")]),
         ],
+        relaxed=of_relaxivity("status.json"),
     output:
         concentration=uptake("conc.nii.gz", "{timepoint}"),
         sidecar=uptake("conc.json", "{timepoint}"),
@@ -58,7 +60,7 @@ rule map_uptake:
         runtime=10,
     params:
         protocol=config["mp2rage"],
-        agent=config["agent"],
+        agent=lambda wildcards: study.agent(wildcards.patient, wildcards.timepoint),
         code=code_digest("map_uptake.py"),
     script:
         "../scripts/map_uptake.py"

@@ -31,7 +31,7 @@ def drawn_in(tumours, series):
 
 def main(folder, out, override, name_pattern):
     def work():
-        volumes, rtstruct, series, others, flags = ingest(
+        volumes, rtstruct, series, others, flags, _ = ingest(
             Path(folder), kind="planning", protocol=None, override=override
         )
         if rtstruct is None:

@@ -9,7 +9,7 @@ from nanouptake.mp2rage import Protocol
 from nanouptake.steps import run_step
 
 
-def main(folder, timepoint, out, protocol, override):
+def main(folder, timepoint, out, protocol, override, check):
     roles = {
         "T1w": out["t1w"],
         "UNIT1": out["uni"],
@@ -19,9 +19,10 @@ def main(folder, timepoint, out, protocol, override):
     }
 
     def work():
-        volumes, _, series, others, flags = ingest(
-            Path(folder), kind="session", protocol=Protocol(**protocol), override=override
+        found = ingest(
+            Path(folder), kind="session", protocol=Protocol(**protocol), override=override, check=check
         )
+        volumes, flags = found.volumes, found.flags
         for role, path in roles.items():
             if role not in volumes:
                 write_atomic(path, b"")
@@ -31,12 +32,16 @@ def main(folder, timepoint, out, protocol, override):
             save(path, volumes[role][0])
             side = Path(path.removesuffix(".nii.gz") + ".json")
             write_atomic(side, json.dumps(volumes[role][1], indent=1, sort_keys=True) + "\n")
-        write_atomic(out["series"], series_table(series, others))
-        return {"flags": flags, "details": {"protocol": protocol_table(volumes, Protocol(**protocol))}}
+        write_atomic(out["series"], series_table(found.series, found.others))
+        details = {"protocol": protocol_table(volumes, Protocol(**protocol))}
+        if found.protocol_check:
+            details["protocol check"] = found.protocol_check
+        return {"flags": flags, "details": details}
 
     run_step(f"ingest {timepoint}", work, status=out["status"], outputs=[*roles.values(), out["series"]])
 
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
-    main(s.params.folder, s.wildcards.timepoint, dict(s.output.items()), s.params.protocol, s.params.override)
+    p = s.params
+    main(p.folder, s.wildcards.timepoint, dict(s.output.items()), p.protocol, p.override, p.check)

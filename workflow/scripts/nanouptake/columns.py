@@ -23,6 +23,16 @@ _KEYS = {
     "timepoint": Column("", "planning, pre, post, post2, ..."),
 }
 _TUMOR = _KEYS | {"tumor": Column("", "name of the structure in the planning system")}
+_VIAL = {
+    "vial": Column("", "name in the layout"),
+    "n_voxels": Column("1", "voxels of the core, clear of wall and bubbles"),
+    "n_slices": Column("1", "slices that agree with each other"),
+    "known": Column("1", "share of the core's voxels whose T1 the sequence can tell"),
+    "t1_s": Column("s", "median T1; empty where half of the core is beyond the range"),
+    "t1_sd_s": Column("s", "SD over the voxels (1.4826 median absolute deviations)"),
+    "t1_se_s": Column("s", "standard error of the median from that SD"),
+    "model_sd_s": Column("s", "SD of one voxel that the T1 model expects from noise, median"),
+}
 TABLES: dict[str, dict[str, Column]] = {
     "tumors": _KEYS
     | {
@@ -122,6 +132,33 @@ TABLES: dict[str, dict[str, Column]] = {
     | {
         "threshold_mg_ml": Column("mg/ml", "threshold"),
         "fraction": Column("1", "fraction of the voxels at or above the threshold"),
+    },
+    "vials_accuracy": _VIAL
+    | {
+        "true_t1_s": Column("s", "T1 of the gel at the phantom's temperature"),
+        "low_t1_s": Column("s", "lower end of the tolerance, wider where the temperature is not known"),
+        "high_t1_s": Column("s", "upper end of the tolerance"),
+        "error_s": Column("s", "measured minus true"),
+        "error_percent": Column("%", "of the true T1"),
+        "inside": Column("", "whether t1_s lies within the tolerance; not measurable"),
+    },
+    "vials_relaxivity": _VIAL
+    | {
+        "concentration_mg_ml": Column("mg/ml", "of agent, from the layout"),
+        "concentration_mm": Column("mM", "of gadolinium"),
+        "r1_per_s": Column("1/s", "1 / t1_s"),
+        "used": Column("", "whether the vial is in the fit"),
+        "reason": Column("", "why it is not"),
+        "delta_r1_per_s": Column("1/s", "R1 minus that without agent"),
+        "residual_per_s": Column("1/s", "R1 minus the line"),
+    },
+    "phantom_summary": {
+        "parameter": Column("", "name of the number"),
+        "value": Column("", "estimate in unit"),
+        "low": Column("", "lower end of the interval, in unit"),
+        "high": Column("", "upper end of the interval, in unit"),
+        "unit": Column("", "unit of value, low and high"),
+        "meaning": Column("", "definition and remarks"),
     },
     "scans": _KEYS
     | {

@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -34,11 +35,11 @@ ROLES: tuple[tuple[str, str, str, str | None], ...] = (
 #: patterns of series that look like a role and are not, with the reason
 SET_ASIDE: tuple[tuple[str, str], ...] = (
     (r"UNI[-_]?DEN", "denoised UNI: its T1 would be biased"),
-    (r"T1_Images|T1[-_ ]?map", "the scanner's own T1 map: not an input"),
+    (r"T1_Images|T1[-_ ]?map", SCANNER_T1 := "the scanner's own T1 map: it checks the protocol"),
     (r"localizer|scout|survey", "localizer"),
 )
 WANTED = {
-    "session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE", "T1w", "TB1map"),
+    "session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE", "T1w", "TB1map", "T1map"),
     "planning": ("T1w", "CT", "RTSTRUCT", "dseg"),
 }
 REQUIRED = {"session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"), "planning": ("T1w",)}
@@ -444,25 +445,58 @@ def check_session(volumes: dict[str, Volume]) -> None:
         )
 
 
-def ingest(
-    folder: Path, *, kind: str, protocol: Protocol | None, override: dict[str, str] | None = None
-) -> tuple[dict[str, tuple[Volume, dict]], Path | None, list[Series], list[tuple[str, str]], list[str]]:
-    """Read a timepoint's folder.
+class Ingested(NamedTuple):
+    """What a folder holds: volume and sidecar by role, the RTSTRUCT, what was found, flags, protocol check."""
 
-    Returns
-    -------
-    volumes : dict
-        Role to (volume, sidecar).
-    rtstruct : Path or None
-        The RTSTRUCT file of a planning folder.
-    series, others, flags
-        What was found, for series.tsv.
+    volumes: dict[str, tuple[Volume, dict]]
+    rtstruct: Path | None
+    series: list[Series]
+    others: list[tuple[str, str]]
+    flags: list[str]
+    protocol_check: dict[str, float]
+
+
+def check_protocol(
+    uni: Volume, scanner_t1: Volume | None, protocol: Protocol | None, check: dict | None
+) -> tuple[dict[str, float], list[str]]:
+    """Compare the protocol with a scanner's own T1 map; return the figures and flags (nothing without a map).
+
+    ``check`` holds limit_ms and refuse. A map whose median is above 20 is in ms.
     """
+    if scanner_t1 is None or protocol is None:
+        return {}, []
+    if scanner_t1.shape != uni.shape or np.abs(scanner_t1.affine - uni.affine).max() > 1e-2:
+        return {}, ["the scanner's T1 map lies on another grid than UNI: the protocol was not checked"]
+    from . import protocol_check
+
+    settings = {"limit_ms": 3.0, "refuse": True} | (check or {})
+    seconds = scanner_t1.data.astype(np.float64)
+    if np.median(seconds[seconds > 0]) > 20:
+        seconds /= 1000
+    try:
+        result = protocol_check.check(uni.data, seconds, protocol)
+    except DataError as error:
+        return {}, [f"the protocol was not checked: {error.problem} ({error.found})"]
+    return protocol_check.details(result), protocol_check.judge(result, **settings)
+
+
+def ingest(
+    folder: Path,
+    *,
+    kind: str,
+    protocol: Protocol | None,
+    override: dict[str, str] | None = None,
+    check: dict | None = None,
+) -> Ingested:
+    """Read a timepoint's folder; with a protocol, check headers and the scanner's own T1 map against it."""
     series, others = scan_folder(folder)
     if not series and (nifti := read_nifti_folder(folder, kind=kind)) is not None:
         if kind == "session":
+            scanner_t1 = nifti.pop("T1map", (None,))[0]
             check_session({role: v for role, (v, _) in nifti.items()})
-        elif "dseg" not in nifti:
+            checked, flags = check_protocol(nifti["UNIT1"][0], scanner_t1, protocol, check)
+            return Ingested(nifti, None, [], others, flags, checked)
+        if "dseg" not in nifti:
             raise DataError(
                 "no label image in the planning folder",
                 file=str(folder),
@@ -470,7 +504,7 @@ def ingest(
                 wanted="…_dseg.nii.gz and …_dseg.tsv (index, name)",
                 cure="bring the label image, or the DICOM with its RTSTRUCT",
             )
-        return nifti, None, [], others, []
+        return Ingested(nifti, None, [], others, [], {})
     assign_roles(series, kind=kind, override=override)
     volumes: dict[str, tuple[Volume, dict]] = {}
     rtstruct, flags = None, []
@@ -482,6 +516,8 @@ def ingest(
     ]
     by_phase = kind == "session" and len(phases) == 2 and all(s.role != "UNIT1" for s in series)
     for role in WANTED[kind]:
+        if role == "T1map":
+            continue
         required = role in REQUIRED[kind] and not (role == "UNIT1" and by_phase)
         one = choose(series, role, folder=folder, required=required)
         if one is None:
@@ -505,8 +541,14 @@ def ingest(
         inversions = [volumes[f"inv-{n}_MP2RAGE"][0] for n in (1, 2)]
         volumes["UNIT1"] = (uni_of_phase(inversions, [convert(s) for s in phases]), {})
         flags.append("UNI was made of INV1 and INV2 with their phase images: the folder has none")
+    checked: dict[str, float] = {}
     if kind == "session":
         check_session({role: v for role, (v, _) in volumes.items()})
+        maps = [s for s in series if s.reason == SCANNER_T1]
+        if len(maps) == 1:
+            own = convert(maps[0])
+            checked, found = check_protocol(volumes["UNIT1"][0], own, protocol, check)
+            flags += found
     elif rtstruct is None:
         raise DataError(
             "no RTSTRUCT in the planning folder",
@@ -514,7 +556,7 @@ def ingest(
             found="; ".join(f"'{s.description}' ({s.modality})" for s in series),
             cure="export the structure set together with its images",
         )
-    return volumes, rtstruct, series, others, flags
+    return Ingested(volumes, rtstruct, series, others, flags, checked)
 
 
 def series_table(series: list[Series], others: list[tuple[str, str]]) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .errors import DataError
+
+if TYPE_CHECKING:
+    from .vials import Layout
 
 PER_KELVIN = 0.027  # relative change of T1 of the gels (PHYSICS: Eurospin TO5)
 KELVIN_RANGE = (292.0, 300.0)  # where a phantom may be that nobody took the temperature of
@@ -26,7 +31,7 @@ def gel_table(path: str | Path) -> pd.DataFrame:
 
 
 def true_t1(
-    truth: pd.DataFrame, *, temperature_k: float | None, tables: Path, field_t: float | None
+    truth: pd.DataFrame, *, temperature_k: float | None, tables: Sequence[Path], field_t: float | None
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the true T1 of every vial at the phantom's temperature, with its band, and flags.
 
@@ -36,8 +41,8 @@ def true_t1(
         A layout's: vial and either t1_s (as it is) or gel (``table:gel``, the table in ``tables``).
     temperature_k : float or None
         None: the middle of 292 to 300 K, the band widened by 2.7 %/K.
-    tables : Path
-        Folder of the gel tables.
+    tables : sequence of Path
+        Folders of gel tables; the first that has the table counts.
     field_t : float or None
         The scanner's; a table of another field is refused.
 
@@ -68,12 +73,21 @@ def true_t1(
             f"no temperature: the true T1 is that at {at:g} K, its band is wider by {100 * half:.1f} % "
             f"(2.7 %/K over {KELVIN_RANGE[0]:g} to {KELVIN_RANGE[1]:g} K)"
         )
+    if truth.columns[1] == "concentration_mg_ml":
+        raise DataError(
+            "the layout of an accuracy phantom has no T1",
+            file="the layout",
+            field="t1_s or gel",
+            found="concentration_mg_ml",
+            cure="name the layout of the gels, or set kind: relaxivity",
+        )
     rows = []
     for vial, value in zip(truth["vial"], truth.iloc[:, 1], strict=True):
         if isinstance(value, str):
             name, _, gel = value.partition(":")
-            file = tables / f"{name}.tsv"
-            known = gel_table(file) if gel and file.exists() else pd.DataFrame({"gel": []})
+            files = [f / f"{name}.tsv" for f in tables]
+            file = next((f for f in files if gel and f.exists()), None)
+            known = gel_table(file) if file else pd.DataFrame({"gel": []})
             one = known[known["gel"] == gel]
             if one.empty:
                 raise DataError(
@@ -81,8 +95,7 @@ def true_t1(
                     file="the layout",
                     field=f"gel of vial {vial}",
                     found=value,
-                    wanted="table:gel, as eurospin_to5:7; tables: "
-                    + ", ".join(sorted(p.stem for p in tables.glob("*.tsv") if "layout" not in p.stem)),
+                    wanted="table:gel, as eurospin_to5:7 or nist_t1:3",
                     cure="correct the layout",
                 )
             low, high = one["temperature_k"].min(), one["temperature_k"].max()
@@ -98,7 +111,7 @@ def true_t1(
             if field_t is not None and abs(one["field_t"].iloc[0] - field_t) > 0.2:
                 raise DataError(
                     "the gel table is for another field strength",
-                    file=file.name,
+                    file=f"{name}.tsv",
                     field="field_t",
                     found=f"{one['field_t'].iloc[0]:g} T, the scan was at {field_t:g} T",
                     cure="name a table of the scanner's field in the layout",
@@ -111,6 +124,19 @@ def true_t1(
         band = tolerance + half
         rows.append((vial, t1, t1 * (1 - band), t1 * (1 + band)))
     return pd.DataFrame(rows, columns=["vial", "true_t1_s", "low_t1_s", "high_t1_s"]), flags
+
+
+def concentrations(layout: Layout) -> np.ndarray:
+    """Return the concentrations in mg/ml of a layout's vials; DataError for a layout of T1."""
+    if "concentration_mg_ml" not in layout.truth:
+        raise DataError(
+            "the layout of a relaxivity phantom has no concentrations",
+            file=layout.name,
+            field="concentration_mg_ml",
+            found=", ".join(layout.truth.columns),
+            cure="name the layout of the dilution phantom, or set kind: accuracy",
+        )
+    return layout.truth.loc[~layout.marker, "concentration_mg_ml"].to_numpy(float)
 
 
 def refuse_swapped(vials: list[str], measured: np.ndarray, expected: np.ndarray) -> None:
@@ -428,6 +454,14 @@ class Relaxivity:
     sd_per_mm_per_s: float
     mg_per_ml_per_mm: float
     source: str
+
+
+def relaxivity_of(agent: dict, summary: str | Path | None) -> Relaxivity:
+    """Return the relaxivity of a phantom's summary.csv, or that of the config where no phantom is named."""
+    if summary:
+        return read_relaxivity(summary)
+    r1 = agent["r1"]
+    return Relaxivity(r1["per_mm_per_s"], r1["sd_per_mm_per_s"], agent["mg_per_ml_per_mm"], "config")
 
 
 def read_relaxivity(path: str | Path) -> Relaxivity:

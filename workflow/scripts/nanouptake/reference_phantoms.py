@@ -27,7 +27,7 @@ def vial_t1_s(entry: dict[str, Any], layout: Layout, *, agent: dict[str, float],
     water = entry["water_t1_s"]
     if "gel" in layout.truth:
         own = layout.truth[~layout.marker]
-        known, _ = true_t1(own, temperature_k=entry["temperature_k"], tables=tables, field_t=None)
+        known, _ = true_t1(own, temperature_k=entry["temperature_k"], tables=[tables], field_t=None)
         t1 = known.set_index("vial")["true_t1_s"].reindex(layout.vials).to_numpy()
     else:
         mm = layout.truth["concentration_mg_ml"].to_numpy(float) * agent["mm_per_mg_per_ml"]

@@ -21,35 +21,16 @@ class Study:
 
     config: dict
     rows: dict[tuple[str, str], dict[str, str]]
+    phantoms: dict[str, dict[str, str]]
+    checkout: Path
 
     @classmethod
     def load(cls, config: dict, *, sheet: Path, schemas: Path) -> Study:
         """Read and validate; raise DataError that names file, field, found and wanted."""
         _validate(config, schemas / "config.schema.json", file="config/config.yaml")
-        if not sheet.exists():
-            raise DataError(
-                "the sheet of scans does not exist",
-                file=str(sheet),
-                cure="write it, or name it in config: scans",
-            )
-        with sheet.open(newline="") as stream:
-            table = list(csv.DictReader(stream, delimiter="\t"))
-        if not table:
-            raise DataError(
-                "the sheet of scans is empty",
-                file=str(sheet),
-                wanted="a header and one row per patient and timepoint",
-                cure="add the scans",
-            )
+        table = _read_sheet(sheet, schemas / "scans.schema.json", of="scans", key="scans")
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for number, row in enumerate(table, start=2):
-            if None in row or None in row.values():
-                raise DataError(
-                    "a row has more or fewer cells than the header",
-                    file=f"{sheet}:{number}",
-                    cure="separate the cells by single tabs",
-                )
-            _validate(row, schemas / "scans.schema.json", file=f"{sheet}:{number}")
             key = (row["patient"], row["timepoint"])
             if key in rows:
                 raise DataError(
@@ -89,7 +70,10 @@ class Study:
                 found=twice,
                 cure="give each patient one spelling",
             )
-        return cls(config, rows)
+        study = cls(config, rows, _phantoms(config, schemas), schemas.parents[1])
+        for patient, timepoint in study.scans:
+            study.relaxivity_phantom(patient, timepoint)
+        return study
 
     @property
     def scans(self) -> list[tuple[str, str]]:
@@ -113,6 +97,74 @@ class Study:
         """Series descriptions chosen in the sheet, by role."""
         row = self.rows[patient, timepoint]
         return {k.removeprefix("series_"): v for k, v in row.items() if k.startswith("series_") and v}
+
+    def relaxivity_phantom(self, patient: str, timepoint: str) -> str | None:
+        """Return the phantom that gives a scan's r1: of its agent batch, or of the config; None for a number."""
+        batch = self.rows[patient, timepoint].get("agent_batch")
+        named = self.config["agent"]["r1"]
+        of_kind = [n for n, row in self.phantoms.items() if row["kind"] == "relaxivity"]
+        if batch:
+            found = [n for n in of_kind if self.phantoms[n].get("agent_batch") == batch]
+            if len(found) != 1:
+                raise DataError(
+                    f"{len(found) or 'no'} relaxivity phantoms of the agent batch",
+                    file=self.config["scans"],
+                    field=f"agent_batch of {patient} {timepoint}",
+                    found=batch,
+                    wanted="one relaxivity phantom with this agent_batch in the sheet of phantoms",
+                    cure="add the phantom, correct the batch, or leave the cell empty (then agent.r1 counts)",
+                )
+            return found[0]
+        if isinstance(named, str):
+            if named not in of_kind:
+                raise DataError(
+                    "the phantom that agent.r1 names is not a relaxivity phantom of the sheet",
+                    file="config/config.yaml",
+                    field="agent.r1",
+                    found=named,
+                    wanted=", ".join(of_kind) or "a phantom of kind relaxivity",
+                    cure="correct the name, or give {per_mm_per_s: ..., sd_per_mm_per_s: ...}",
+                )
+            return named
+        return None
+
+    def agent(self, patient: str, timepoint: str) -> dict:
+        """Return the config's agent, or nothing of it where a phantom gives the scan's relaxivity."""
+        return {} if self.relaxivity_phantom(patient, timepoint) else self.config["agent"]
+
+    def phantom_settings(self, phantom: str) -> dict:
+        """Return what the rules need of a phantom's row, numbers as numbers, defaults filled in."""
+        row = self.phantoms[phantom]
+        general = self.config.get("phantoms", {})
+        number = {k: float(row[k]) for k in ("temperature_k", "rotation_deg", "mg_per_ml_per_mm") if row.get(k)}
+        return {
+            "kind": row["kind"],
+            "method": row.get("method") or general.get("method", "mp2rage"),
+            "axis": row.get("axis") or "slice",
+            "distinguishing_vial": row.get("distinguishing_vial") or None,
+            "temperature_k": number.get("temperature_k"),
+            "rotation_deg": number.get("rotation_deg"),
+            "mg_per_ml_per_mm": number.get("mg_per_ml_per_mm", self.config["agent"]["mg_per_ml_per_mm"]),
+            "form": general.get("relaxivity_form", "saline_baseline"),
+        }
+
+    def phantom_layout(self, phantom: str) -> str:
+        """Return the layout's file: the study's own, or of that name among the built-in ones."""
+        name = self.phantoms[phantom]["layout"]
+        built_in = self.checkout / f"resources/phantoms/{name.removesuffix('.tsv')}.tsv"
+        return name if Path(name).is_file() or not built_in.is_file() else str(built_in)
+
+    def phantom_override(self, phantom: str) -> dict[str, str]:
+        """Series descriptions chosen in the sheet of phantoms, by role."""
+        return {k.removeprefix("series_"): v for k, v in self.phantoms[phantom].items() if k[:7] == "series_" and v}
+
+    def phantom_listing(self, phantom: str) -> str:
+        """Digest of names, sizes and times of a phantom's files."""
+        return "reference" if self.is_reference_phantom(phantom) else _listing(self.phantoms[phantom]["path"])
+
+    def is_reference_phantom(self, phantom: str) -> bool:
+        """Whether a phantom's scan is written by the reference trial."""
+        return self.phantoms[phantom]["path"].startswith(f"{self.reference_folder}/phantoms/{phantom}")
 
     @property
     def reference_folder(self) -> str:
@@ -147,7 +199,61 @@ def closing_words(results: Path) -> str:
     for row in scans:
         if row["status"] != "ok":
             lines.append(f"  {row['status']}: patient {row['patient']} {row['timepoint']}: {row['reason']}")
+    for path in sorted((results / "phantoms").glob("*/status.json")):
+        status = json.loads(path.read_text())
+        state = "failed" if not status["ok"] else "flagged" if status["flags"] else "ok"
+        words = status["reason"] or "; ".join(status["flags"])
+        lines.append(f"Phantom {path.parent.name}: {state}" + (f": {words}" if words else ""))
     return "\n".join([*lines, f"Report: {results / 'report.html'}"])
+
+
+def _read_sheet(sheet: Path, schema: Path, *, of: str, key: str) -> list[dict[str, str]]:
+    """Read a table of tab-separated cells and validate every row; DataError names file, row and field."""
+    if not sheet.exists():
+        raise DataError(
+            f"the sheet of {of} does not exist",
+            file=str(sheet),
+            cure=f"write it, or name it in config: {key}",
+        )
+    with sheet.open(newline="") as stream:
+        table = list(csv.DictReader(stream, delimiter="\t"))
+    if not table:
+        raise DataError(
+            f"the sheet of {of} is empty",
+            file=str(sheet),
+            wanted="a header and at least one row",
+            cure=f"add the {of}",
+        )
+    for number, row in enumerate(table, start=2):
+        if None in row or None in row.values():
+            raise DataError(
+                "a row has more or fewer cells than the header",
+                file=f"{sheet}:{number}",
+                cure="separate the cells by single tabs",
+            )
+        _validate(row, schema, file=f"{sheet}:{number}")
+    return table
+
+
+def _phantoms(config: dict, schemas: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of the sheet of phantoms by name; none where the config names no sheet."""
+    if "phantoms" not in config:
+        return {}
+    sheet = Path(config["phantoms"]["sheet"])
+    rows: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(
+        _read_sheet(sheet, schemas / "phantoms.schema.json", of="phantoms", key="phantoms.sheet"), start=2
+    ):
+        if row["phantom"] in rows:
+            raise DataError(
+                "a phantom is listed twice",
+                file=f"{sheet}:{number}",
+                field="phantom",
+                found=row["phantom"],
+                cure="keep one of the rows",
+            )
+        rows[row["phantom"]] = row
+    return rows
 
 
 @cache
@@ -188,6 +294,19 @@ def _validate(instance: dict, schema: Path, *, file: str) -> None:
     first = problems[0]
     where = ".".join(str(p) for p in first.absolute_path)
     unknown = re.findall(r"'([^']+)' (?:was|were) unexpected", first.message)
+    lacking = re.findall(r"'([^']+)' is a required property", first.message)
+    if where == "mp2rage" and lacking:
+        from .protocol_check import NEEDED
+
+        raise DataError(
+            "the MP2RAGE protocol lacks a timing",
+            file=file,
+            field=f"mp2rage.{lacking[0]}",
+            found="nothing",
+            wanted=NEEDED,
+            cure="fill it in from the protocol printout; where the scanner exported UNI and T1 images of one "
+            "scan, python -m nanouptake.protocol_check FOLDER reads it back from them",
+        )
     raise DataError(
         "the key is not known" if unknown else "the value is not allowed",
         file=file,

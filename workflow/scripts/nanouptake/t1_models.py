@@ -35,10 +35,12 @@ class T1Map(NamedTuple):
     flags: list[str]
 
 
-def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str]) -> T1Map:
+def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str], check: dict | None) -> T1Map:
     """T1 by MP2RAGE: the series of a session (UNI, INV1, INV2; a B1+ map where the folder has one)."""
-    found = ingest.ingest(folder, kind="session", protocol=Mp2rageProtocol(**protocol), override=override)
-    volumes = {role: volume for role, (volume, _) in found[0].items()}
+    found = ingest.ingest(
+        folder, kind="session", protocol=Mp2rageProtocol(**protocol), override=override, check=check
+    )
+    volumes = {role: volume for role, (volume, _) in found.volumes.items()}
     uni, inv1, inv2 = (volumes[r] for r in ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"))
     b1 = (
         relative_b1_of(volumes["TB1map"], shape=uni.shape, affine=uni.affine) if "TB1map" in volumes else None
@@ -53,14 +55,16 @@ def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str]) -> T1M
         step = 1 / 4095 / np.abs(lookup.slope(estimate.t1_s, 1.0 if b1 is None else b1))
         estimate.validity[step > FLAT * estimate.t1_s] = Validity.T1_BELOW_RANGE
     estimate.t1_s[estimate.validity != Validity.OK] = np.nan
-    field = found[0]["inv-2_MP2RAGE"][1].get("MagneticFieldStrength")
+    field = found.volumes["inv-2_MP2RAGE"][1].get("MagneticFieldStrength")
     details = {"method": "mp2rage", "b1": "nominal" if b1 is None else "map", "protocol": protocol}
+    if found.protocol_check:
+        details["protocol_check"] = found.protocol_check
     return T1Map(
-        uni.like(estimate.t1_s), estimate.sd_s, estimate.validity, inv2.data, field, details, found[4]
+        uni.like(estimate.t1_s), estimate.sd_s, estimate.validity, inv2.data, field, details, found.flags
     )
 
 
-def of_inversion_recovery(folder: Path, *, protocol: dict, override: dict[str, str]) -> T1Map:
+def of_inversion_recovery(folder: Path, *, override: dict[str, str], **_: object) -> T1Map:
     """T1 by inversion recovery: one magnitude image (or stack) for each inversion time."""
     from .inversion_recovery import Protocol
 
@@ -82,7 +86,7 @@ def of_inversion_recovery(folder: Path, *, protocol: dict, override: dict[str, s
     )
 
 
-def of_variable_flip_angle(folder: Path, *, protocol: dict, override: dict[str, str]) -> T1Map:
+def of_variable_flip_angle(folder: Path, *, override: dict[str, str], **_: object) -> T1Map:
     """T1 by variable flip angle: a spoiled gradient-echo stack for each angle, a B1+ map if there is one."""
     from .variable_flip_angle import Protocol
 
@@ -128,7 +132,12 @@ FLAT = 0.02  # of T1: a step of UNI that moves T1 by more is the flat end of the
 
 
 def map_phantom(
-    folder: str | Path, *, method: str, protocol: dict, override: dict[str, str] | None = None
+    folder: str | Path,
+    *,
+    method: str,
+    protocol: dict,
+    override: dict[str, str] | None = None,
+    check: dict | None = None,
 ) -> T1Map:
     """Read a phantom's folder and map its T1.
 
@@ -142,6 +151,8 @@ def map_phantom(
         The MP2RAGE protocol of the config; the other models read theirs from the headers.
     override : dict or None
         Role to series description, where the rules find none or several.
+    check : dict or None
+        limit_ms and refuse of the protocol check, see ingest.ingest.
 
     Raises DataError where the folder lacks what the model needs, naming it.
     """
@@ -154,7 +165,7 @@ def map_phantom(
             wanted=", ".join(MODELS),
             cure="correct the method",
         )
-    return MODELS[method](Path(folder), protocol=protocol, override=override or {})
+    return MODELS[method](Path(folder), protocol=protocol, override=override or {}, check=check)
 
 
 class Contrasts(NamedTuple):

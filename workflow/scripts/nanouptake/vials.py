@@ -7,6 +7,7 @@ phantom is shifted, turned in the plane and slightly tilted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -494,6 +495,115 @@ def settle(
 def turned(found: Found, angle_deg: float) -> Found:
     """Return the same finding with the layout turned further."""
     return replace(found, pose=replace(found.pose, angle_deg=(found.pose.angle_deg + angle_deg) % 360))
+
+
+def with_markers(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return values of the vials as values of all objects, NaN for the markers."""
+    full = np.full(len(layout), np.nan)
+    full[~layout.marker] = values
+    return full
+
+
+def locate(
+    layout: Layout,
+    t1: Volume,
+    magnitude: np.ndarray,
+    validity: np.ndarray,
+    *,
+    axis: str = "slice",
+    rotation_deg: float | None = None,
+    distinguishing: str | None = None,
+    expected: np.ndarray | None = None,
+    show: Callable[[Found], None] | None = None,
+    picture: str | Path | None = None,
+) -> Found:
+    """Find the layout in a scan and check that all of it is there and nothing else.
+
+    Parameters
+    ----------
+    layout : Layout
+    t1 : Volume
+        Seconds, NaN where unknown.
+    magnitude, validity : ndarray
+        Signal and codes on the same grid.
+    axis, rotation_deg, distinguishing, expected
+        See Finder and settle.
+    show : callable or None
+        Draws what was found, before anything is refused.
+    picture : path or None
+        Where it draws, for the message.
+
+    Raises DataError where a vial is missing, one is too many, or the turn stays open.
+    """
+    found = Finder(layout, t1, magnitude, axis=axis).find()
+    if show is not None:
+        show(found)
+    where = f"see {picture}" if picture else "look at the scan"
+    missing = [v for v, score in zip(layout.vials, found.score, strict=True) if score < PRESENT]
+    if missing:
+        mirrored = replace(layout, points_mm=layout.points_mm * np.array([-1.0, 1.0]))
+        other = Finder(mirrored, t1, magnitude, axis=axis).find().score
+        hint = "; the mirrored layout fits: change the sign of x_mm" if (other >= PRESENT).all() else ""
+        raise DataError(
+            f"vials {', '.join(missing)} of the layout were not found" + hint,
+            file=layout.name,
+            found=f"{len(layout) - len(missing)} of {len(layout)} objects; {where}",
+            wanted="every vial of the layout, shifted, turned in the plane or tilted by less than 8 degrees",
+            cure="correct the layout (places, diameters), name the axis of the vials in phantoms.tsv, "
+            "or give a label image in its column labels",
+        )
+    if len(found.extra_mm):
+        raise DataError(
+            "the scan shows more vials than the layout has",
+            file=layout.name,
+            found=f"{len(found.extra_mm)} more than the layout's {len(layout)}; {where}",
+            wanted="a layout of all vials (marker: yes for those that are not measured)",
+            cure="add them to the layout, or give a label image in the column labels of phantoms.tsv",
+        )
+    t1_of = {}
+    for angle in [0.0, *layout.symmetries_deg]:
+        placed = labels(turned(found, angle), layout, t1.shape)
+        # Below the range is shorter than any T1 that was read.
+        seconds = np.where(validity == Validity.T1_BELOW_RANGE, 0.0, t1.data)
+        t1_of[angle] = np.array(
+            [
+                np.nan if m else float(np.nanmedian(seconds[placed == n + 1]))
+                for n, m in enumerate(layout.marker)
+            ]
+        )
+    return settle(
+        found,
+        layout,
+        rotation_deg=rotation_deg,
+        t1_of=t1_of,
+        distinguishing=distinguishing,
+        expected=expected,
+    )
+
+
+def given_labels(image: Volume, t1: Volume, layout: Layout) -> np.ndarray:
+    """Return a label image that the study brings, checked: n for the n-th object of the layout."""
+    if image.shape != t1.shape or np.abs(image.affine - t1.affine).max() > 0.01:
+        raise DataError(
+            "the label image is not on the grid of the T1 map",
+            file="config/phantoms.tsv",
+            field="labels",
+            found=f"{image.shape}",
+            wanted=f"{t1.shape}, the same place",
+            cure="draw the labels on results/phantoms/<phantom>/T1map.nii.gz",
+        )
+    there = set(np.unique(np.round(image.data).astype(int))) - {0}
+    wanted = {n + 1 for n, m in enumerate(layout.marker) if not m}
+    if not wanted <= there or there - set(range(1, len(layout) + 1)):
+        raise DataError(
+            "the label image and the layout differ in their vials",
+            file="config/phantoms.tsv",
+            field="labels",
+            found=", ".join(str(n) for n in sorted(there)),
+            wanted=f"1 to {len(layout)}, the rows of the layout",
+            cure="number the vials in the order of the layout",
+        )
+    return np.round(image.data).astype(np.uint8)
 
 
 def labels(found: Found, layout: Layout, shape: tuple[int, int, int]) -> np.ndarray:
