@@ -74,6 +74,18 @@ rule write_report:
         patients="results/cohort/patients.csv",
         scans="results/cohort/scans.csv",
         fits="results/cohort/fits.csv",
+        phantoms=[
+            phantom(name).format(phantom=p)
+            for p in PHANTOMS
+            for name in [
+                "status.json",
+                "vials.csv",
+                "summary.csv",
+                "figures/map.svg",
+                "figures/fit.svg",
+                "figures/found.png",
+            ]
+        ],
         pages=collect(
             "results/sub-{patient}/sub-{patient}_report.html", patient=PATIENTS
         ),
@@ -91,6 +103,7 @@ rule write_report:
         mem_mb=1000,
         runtime=10,
     params:
+        phantoms={p: study.phantoms[p]["kind"] for p in PHANTOMS},
         templates=templates_digest(),
         code=code_digest("write_report.py"),
     script:

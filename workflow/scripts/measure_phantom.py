@@ -43,9 +43,7 @@ def main(inp, out, settings):
                 rotation_deg=settings["rotation_deg"],
                 distinguishing=settings["distinguishing_vial"],
                 expected=vials.with_markers(expected, layout),
-                show=lambda found: save_figure(
-                    found_figure(found, layout, magnitude, file=out["found"]), out["found"]
-                ),
+                show=lambda found: save_figure(found_figure(found, layout, magnitude), out["found"]),
                 picture=out["found"],
             )
             labels = vials.labels(found, layout, t1.shape)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib as mpl
 import matplotlib.patches
 import matplotlib.patheffects
@@ -24,7 +22,12 @@ def map_figure(t1: Volume, labels: np.ndarray, layout: Layout, *, axis: str) -> 
     used = np.flatnonzero((label > 0).any(axis=(0, 1)))
     k = int(used[used.size // 2])
     rows_mm, columns_mm = pictures.pixel_mm
-    extent = (-columns_mm / 2, (label.shape[1] - 0.5) * columns_mm, (label.shape[0] - 0.5) * rows_mm, -rows_mm / 2)
+    extent = (
+        -columns_mm / 2,
+        (label.shape[1] - 0.5) * columns_mm,
+        (label.shape[0] - 0.5) * rows_mm,
+        -rows_mm / 2,
+    )
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 4.4))
         axes = figure.subplots()
@@ -54,8 +57,8 @@ def map_figure(t1: Volume, labels: np.ndarray, layout: Layout, *, axis: str) -> 
         return figure
 
 
-def found_figure(found: Found, layout: Layout, magnitude: np.ndarray, *, file: str | Path) -> Figure:
-    """What the finder saw: vials of the layout (blue: seen, red: not), and circles the layout lacks."""
+def found_figure(found: Found, layout: Layout, magnitude: np.ndarray) -> Figure:
+    """The layout over the scan (blue: seen, red: not), and circles that the layout lacks."""
     picture = found.pictures.of(magnitude)
     k = int(found.slices[found.slices.size // 2])
     rows_mm, columns_mm = found.pictures.pixel_mm
@@ -75,7 +78,9 @@ def found_figure(found: Found, layout: Layout, magnitude: np.ndarray, *, file: s
         for x, y in found.extra_mm:
             axes.plot(x, y, "x", color="#E69F00", markersize=10, markeredgewidth=2)
         axes.set_axis_off()
-        axes.set_title("Layout over the scan: blue seen, red not seen, x not in the layout", fontsize=8)
+        axes.set_title(
+            "Layout over the scan, turn not yet settled: blue seen, red not, x not in the layout", fontsize=8
+        )
         return figure
 
 
@@ -93,20 +98,22 @@ def accuracy_figure(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         left.plot(limits, limits, color="0.4", linewidth=0.8, label="identity")
         band = (known["low_t1_s"], known["high_t1_s"])
         left.fill_between(true, *band, color=BLUE, alpha=0.2, linewidth=0, label="tolerance")
-        left.errorbar(true, read, yerr=known["t1_sd_s"], fmt="o", color=VERMILION, markersize=4, label="vials, SD")
+        left.errorbar(
+            true, read, yerr=known["t1_sd_s"], fmt="o", color=VERMILION, markersize=4, label="vials, SD"
+        )
         left.set(xlabel="true T1 (s)", ylabel="measured T1 (s)", xlim=limits, ylim=limits)
         left.legend(frameon=False, fontsize=8)
-        numbers = summary.set_index("parameter")
+        numbers = summary.set_index("parameter")[["value", "low", "high"]].astype(float)
         bias = numbers.loc["bias"]
         right.axhline(0, color="0.8", linewidth=0.8)
         right.axhline(1000 * bias["value"], color=BLUE, label="bias")
         for end in ("low", "high"):
-            if bias[end] is not None and np.isfinite(bias[end]):
+            if np.isfinite(bias[end]):
                 right.axhline(1000 * bias[end], color=BLUE, linestyle="--", linewidth=0.9)
         right.plot((true + read) / 2, 1000 * (read - true), "o", color=VERMILION, markersize=4)
         for vial, x, y in zip(known["vial"], (true + read) / 2, 1000 * (read - true), strict=True):
             right.annotate(vial, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        error = 1000 * numbers.loc["mean_absolute_error", "value"]
+        error = 1000 * float(numbers["value"]["mean_absolute_error"])
         right.set(xlabel="mean of measured and true T1 (s)", ylabel="measured - true (ms)")
         right.set_title(f"mean |error| {error:.0f} ms; dashes: limits of agreement", fontsize=9)
         figure.tight_layout()
@@ -123,7 +130,12 @@ def relaxivity_figure(table: pd.DataFrame, line: Line) -> Figure:
         figure = Figure(figsize=(9.6, 3.9))
         left, right = figure.subplots(1, 2)
         left.errorbar(
-            used["concentration_mg_ml"], used["t1_s"], yerr=used["t1_sd_s"], fmt="o", color=VERMILION, markersize=4
+            used["concentration_mg_ml"],
+            used["t1_s"],
+            yerr=used["t1_sd_s"],
+            fmt="o",
+            color=VERMILION,
+            markersize=4,
         )
         left.set(xlabel="concentration (mg/ml)", ylabel="T1 (s)", ylim=(0, None))
         x = np.linspace(0, float(table["concentration_mm"].max()), 100)
@@ -134,13 +146,15 @@ def relaxivity_figure(table: pd.DataFrame, line: Line) -> Figure:
         )
         right.fill_between(x, rate - half, rate + half, color=BLUE, alpha=0.25, linewidth=0, label="95 %")
         right.plot(x, rate, color=BLUE, linewidth=1)
-        right.plot(used["concentration_mm"], used["r1_per_s"], "o", color=VERMILION, markersize=4, label="vials")
+        right.plot(
+            used["concentration_mm"], used["r1_per_s"], "o", color=VERMILION, markersize=4, label="vials"
+        )
         if len(lost):
             right.plot(lost["concentration_mm"], lost["r1_per_s"], "x", color="0.4", label="left out")
         right.set(xlabel="gadolinium (mM)", ylabel="R1 (1/s)")
         right.set_title(
-            f"r1 = {line.r1_per_mm_per_s:.3f} ({line.low_per_mm_per_s:.3f} to {line.high_per_mm_per_s:.3f}) /mM/s, "
-            f"R² = {line.r_squared:.4f}",
+            f"r1 = {line.r1_per_mm_per_s:.3f} ({line.low_per_mm_per_s:.3f} to {line.high_per_mm_per_s:.3f}) "
+            f"/mM/s, R² = {line.r_squared:.4f}",
             fontsize=9,
         )
         right.legend(frameon=False, fontsize=8)

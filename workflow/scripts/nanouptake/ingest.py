@@ -446,7 +446,7 @@ def check_session(volumes: dict[str, Volume]) -> None:
 
 
 class Ingested(NamedTuple):
-    """What a folder holds: volume and sidecar by role, the RTSTRUCT, what was found, flags, protocol check."""
+    """What a folder holds: volume and sidecar by role, RTSTRUCT, what was found, flags, protocol check."""
 
     volumes: dict[str, tuple[Volume, dict]]
     rtstruct: Path | None
@@ -494,8 +494,8 @@ def ingest(
         if kind == "session":
             scanner_t1 = nifti.pop("T1map", (None,))[0]
             check_session({role: v for role, (v, _) in nifti.items()})
-            checked, flags = check_protocol(nifti["UNIT1"][0], scanner_t1, protocol, check)
-            return Ingested(nifti, None, [], others, flags, checked)
+            figures, found = check_protocol(nifti["UNIT1"][0], scanner_t1, protocol, check)
+            return Ingested(nifti, None, [], others, found, figures)
         if "dseg" not in nifti:
             raise DataError(
                 "no label image in the planning folder",

@@ -196,7 +196,7 @@ def accuracy(measured: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame,
     if len(known):
         error = known["error_s"].to_numpy()
         bias, sd = error.mean(), error.std(ddof=1) if error.size > 1 else np.nan
-        worst = known.loc[known["error_percent"].abs().idxmax()]
+        worst = known.iloc[int(known["error_percent"].abs().to_numpy().argmax())]
         rows += [
             ("mean_absolute_error", np.abs(error).mean(), None, None, "s", "mean over vials of |error|"),
             ("bias", bias, bias - 1.96 * sd, bias + 1.96 * sd, "s", "mean error and limits of agreement"),
@@ -221,7 +221,14 @@ def accuracy(measured: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame,
         kelvin = float(np.median(ratio)) / PER_KELVIN
         off = abs(kelvin) > KELVIN_OFF and ratio.std() < abs(np.median(ratio)) / 2
         rows.append(
-            ("best_fitting_temperature_shift", kelvin, None, None, "K", "median error over 2.7 %/K of the gels")
+            (
+                "best_fitting_temperature_shift",
+                kelvin,
+                None,
+                None,
+                "K",
+                "median error over 2.7 %/K of the gels",
+            )
         )
         if off:
             flags.append(
@@ -388,7 +395,11 @@ def relaxivity(
     table["delta_r1_per_s"] = table["r1_per_s"] - line.intercept_per_s
     table["residual_per_s"] = table["r1_per_s"] - expected
     lost = list(table.loc[~used, "vial"])
-    flags = [f"vials left out of the relaxivity, beyond the range of the sequence: {', '.join(lost)}"] if lost else []
+    flags = (
+        [f"vials left out of the relaxivity, beyond the range of the sequence: {', '.join(lost)}"]
+        if lost
+        else []
+    )
     if line.intercept_p < 0.05:
         flags.append(
             f"the line of the vials with agent does not meet the saline vial (p = {line.intercept_p:.3f}): "

@@ -23,14 +23,14 @@ T1_RANGE_S = (0.3, 3.0)
 FEWEST = 200  # different numbers of UNI
 SPREAD_S = 0.02  # of T1 at one number of UNI, at most: otherwise more than UNI went into the map
 NEEDED = (
-    "tr_s, ti1_s, ti2_s, flip1_deg, flip2_deg: headers of INV1 and INV2; echo_spacing_s: 'echo spacing' of the "
-    "protocol printout (Siemens: Sequence tab, Part 1); shots_before, shots_after: slices per slab x (slice "
+    "tr_s, ti1_s, ti2_s, flip1_deg, flip2_deg: headers of INV1 and INV2; echo_spacing_s: 'echo spacing' of "
+    "the protocol printout (Siemens: Sequence tab, Part 1); shots_before, shots_after: slices per slab x (slice "
     "partial Fourier - 0.5) and slices per slab / 2 (Resolution tab); inversion_efficiency: 0.96 for Siemens"
 )
 
 
 class Check(NamedTuple):
-    """What the pairs say: misfit of the configured protocol, the best one, its misfit and the pairs' number."""
+    """What the pairs say: misfit of the configured protocol, the best one and its misfit, number of pairs."""
 
     rms_ms: float
     best: Protocol

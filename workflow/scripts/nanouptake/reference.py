@@ -385,7 +385,10 @@ def write_mp2rage_series(
     }
     for k, (magnitude, ti, flip) in enumerate(
         zip(
-            magnitudes, (protocol.ti1_s, protocol.ti2_s), (protocol.flip1_deg, protocol.flip2_deg), strict=True
+            magnitudes,
+            (protocol.ti1_s, protocol.ti2_s),
+            (protocol.flip1_deg, protocol.flip2_deg),
+            strict=True,
         )
     ):
         write_series(

@@ -35,7 +35,9 @@ def vial_t1_s(entry: dict[str, Any], layout: Layout, *, agent: dict[str, float],
     return np.where(layout.marker, water, t1)
 
 
-def write_phantom(spec: dict[str, Any], trial: dict[str, Any], name: str, out_dir: Path, *, tables: Path) -> None:
+def write_phantom(
+    spec: dict[str, Any], trial: dict[str, Any], name: str, out_dir: Path, *, tables: Path
+) -> None:
     """Write a phantom's DICOM, truth.csv and truth.json; the same descriptions always give the same files.
 
     Parameters
@@ -134,9 +136,7 @@ def _signals(
     filled, wall = entry["filled"], entry["wall_mm"]
     for k in range(nz):
         for dk in offsets[2]:
-            x, y, z = (
-                r[0] * i[:, None] + r[1] * j[None] + r[2] * (k + dk) + r[3] for r in to_phantom[:3]
-            )
+            x, y, z = (r[0] * i[:, None] + r[1] * j[None] + r[2] * (k + dk) + r[3] for r in to_phantom[:3])
             inside = (np.hypot(x, y) < entry["container_mm"] / 2) & (np.abs(z) < entry["length_mm"] / 2)
             label = np.where(inside & filled, 1, 0).astype(np.uint8)
             within = np.abs(z) < entry["length_mm"] / 2 - 2

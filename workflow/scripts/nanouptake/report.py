@@ -24,6 +24,16 @@ CAPTIONS = {
     "figure8": "Figure 8. Volume of the largest tumour of each suspected-agent patient by concentration.",
 }
 
+PHANTOM_CAPTIONS = {
+    "accuracy": {
+        "map": "T1 map, the cores of the vials outlined (the paper's figure 1 B).",
+        "fit": "Measured against true T1 with the tolerance, and the differences (figure 1 C).",
+    },
+    "relaxivity": {
+        "map": "T1 map, the cores of the vials outlined (the paper's figure 2 A).",
+        "fit": "T1 and R1 against concentration, the line with its 95 % band (figure 2 C and D).",
+    },
+}
 PROTOCOL_COLUMNS = ["scan", "image", "field", "header", "config", "unit"]
 
 
@@ -81,8 +91,12 @@ def cohort_html(
     scans: pd.DataFrame,
     fits: pd.DataFrame,
     figures: dict[str, str],
+    phantoms: list[dict],
 ) -> str:
-    """Return the cohort's page; figures are the SVG texts by name. Nothing in it is fetched."""
+    """Return the cohort's page. Nothing in it is fetched.
+
+    figures are the SVG texts by name; phantoms are dicts of phantom_section.
+    """
     link = "sub-{patient}/sub-{patient}_report.html"
     worst_first = scans.sort_values(
         "status", key=lambda s: s.map({"failed": 0, "flagged": 1, "ok": 2}), kind="stable"
@@ -102,8 +116,37 @@ def cohort_html(
         counts={"ok": 0, "flagged": 0, "failed": 0} | scans["status"].value_counts().to_dict(),
         arms=arms.iloc[0].partition(": ")[2] if len(arms) else "not computed",
         tables=tables,
+        phantoms=phantoms,
         figures=[{"svg": _inline(svg, k), "caption": CAPTIONS[k]} for k, svg in figures.items()],
     )
+
+
+def phantom_section(name: str, *, kind: str, status: dict, folder: Path) -> dict:
+    """Return what the cohort's page needs of a phantom; its files lie in ``folder``.
+
+    A phantom that failed shows its reason and, where there is one, the picture of what was found.
+    """
+    figures = folder / "figures"
+    svgs = [
+        {"svg": _inline((figures / f"{n}.svg").read_text(), f"{name}-{n}"), "caption": words}
+        for n, words in PHANTOM_CAPTIONS[kind].items()
+        if status["ok"]
+    ]
+    found = (figures / "found.png").read_bytes() if not status["ok"] else b""
+    tables = {}
+    if status["ok"]:
+        for table, known in (("summary", "phantom_summary"), ("vials", f"vials_{kind}")):
+            tables[table] = table_of(pd.read_csv(folder / f"{table}.csv", dtype={"vial": str}), known)
+            tables[table]["id"] = f"{name}-{table}"
+    return {
+        "name": name,
+        "kind": kind,
+        "state": "failed" if not status["ok"] else "flagged" if status["flags"] else "ok",
+        "words": status["reason"] or "; ".join(status["flags"]),
+        "figures": svgs,
+        "found": base64.b64encode(found).decode(),
+        "tables": tables,
+    }
 
 
 def patient_html(

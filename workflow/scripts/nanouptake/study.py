@@ -96,10 +96,10 @@ class Study:
     def override(self, patient: str, timepoint: str) -> dict[str, str]:
         """Series descriptions chosen in the sheet, by role."""
         row = self.rows[patient, timepoint]
-        return {k.removeprefix("series_"): v for k, v in row.items() if k.startswith("series_") and v}
+        return _chosen_series(row)
 
     def relaxivity_phantom(self, patient: str, timepoint: str) -> str | None:
-        """Return the phantom that gives a scan's r1: of its agent batch, or of the config; None for a number."""
+        """Return the phantom of a scan's r1: of its agent batch, or of the config; None for a number."""
         batch = self.rows[patient, timepoint].get("agent_batch")
         named = self.config["agent"]["r1"]
         of_kind = [n for n, row in self.phantoms.items() if row["kind"] == "relaxivity"]
@@ -136,7 +136,9 @@ class Study:
         """Return what the rules need of a phantom's row, numbers as numbers, defaults filled in."""
         row = self.phantoms[phantom]
         general = self.config.get("phantoms", {})
-        number = {k: float(row[k]) for k in ("temperature_k", "rotation_deg", "mg_per_ml_per_mm") if row.get(k)}
+        number = {
+            k: float(row[k]) for k in ("temperature_k", "rotation_deg", "mg_per_ml_per_mm") if row.get(k)
+        }
         return {
             "kind": row["kind"],
             "method": row.get("method") or general.get("method", "mp2rage"),
@@ -156,7 +158,11 @@ class Study:
 
     def phantom_override(self, phantom: str) -> dict[str, str]:
         """Series descriptions chosen in the sheet of phantoms, by role."""
-        return {k.removeprefix("series_"): v for k, v in self.phantoms[phantom].items() if k[:7] == "series_" and v}
+        return {
+            k.removeprefix("series_"): v
+            for k, v in self.phantoms[phantom].items()
+            if k[:7] == "series_" and v
+        }
 
     def phantom_listing(self, phantom: str) -> str:
         """Digest of names, sizes and times of a phantom's files."""
@@ -205,6 +211,10 @@ def closing_words(results: Path) -> str:
         words = status["reason"] or "; ".join(status["flags"])
         lines.append(f"Phantom {path.parent.name}: {state}" + (f": {words}" if words else ""))
     return "\n".join([*lines, f"Report: {results / 'report.html'}"])
+
+
+def _chosen_series(row: dict[str, str]) -> dict[str, str]:
+    return {k.removeprefix("series_"): v for k, v in row.items() if k.startswith("series_") and v}
 
 
 def _read_sheet(sheet: Path, schema: Path, *, of: str, key: str) -> list[dict[str, str]]:

@@ -169,7 +169,7 @@ def map_phantom(
 
 
 class Contrasts(NamedTuple):
-    """Images of one place that differ in one setting; data (i, j, k, n) with the settings in the last axis."""
+    """Images of one place that differ in one setting, which runs along the last axis of data (i, j, k, n)."""
 
     data: np.ndarray
     affine: np.ndarray
@@ -223,10 +223,14 @@ def read_contrasts(folder: Path, *, varied: str, least: int) -> Contrasts:
     normal = np.cross(*np.array(first[0][0].ImageOrientationPatient, float).reshape(2, 3))
     stacks, places = [], []
     for value in values:
-        ordered = sorted(found[value], key=lambda item: float(np.array(item[0].ImagePositionPatient) @ normal))
+        ordered = sorted(
+            found[value], key=lambda item: float(np.array(item[0].ImagePositionPatient) @ normal)
+        )
         places.append([np.array(h.ImagePositionPatient, float) for h, _ in ordered])
         stacks.append(ordered)
-    apart = [len(p) != len(places[0]) or np.abs(np.array(p) - np.array(places[0])).max() > 0.1 for p in places]
+    apart = [
+        len(p) != len(places[0]) or np.abs(np.array(p) - np.array(places[0])).max() > 0.1 for p in places
+    ]
     if any(apart):
         raise DataError(
             f"the images of different {varied} do not lie at the same places",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,12 +52,12 @@ class Layout:
         """Rotations other than none, about the centroid, that lay the layout upon itself."""
         points = self.points_mm - self.points_mm.mean(axis=0)
         found = []
-        for angle in np.arange(TURN_STEP_DEG, 360, TURN_STEP_DEG):
+        for angle in np.arange(TURN_STEP_DEG, 360, TURN_STEP_DEG).tolist():
             turned = points @ turn(angle).T
             distance = np.linalg.norm(turned[:, None] - points[None], axis=-1)
             distance[np.abs(self.diameters_mm[:, None] - self.diameters_mm[None]) > 1.0] = np.inf
             if distance.min(axis=1).max() < SYMMETRIC_MM + np.deg2rad(TURN_STEP_DEG / 2) * 60:
-                found.append(float(angle))
+                found.append(angle)
         # Neighbouring angles of one symmetry become their middle.
         groups: list[list[float]] = []
         for angle in found:
@@ -64,8 +65,7 @@ class Layout:
                 groups[-1].append(angle)
             else:
                 groups.append([angle])
-        middles = [float(np.mean(g)) for g in groups if min(g) > 10 and max(g) < 350]
-        return middles
+        return [float(np.mean(g)) for g in groups if min(g) > 10 and max(g) < 350]
 
 
 def turn(angle_deg: float) -> np.ndarray:
@@ -155,10 +155,7 @@ class Pictures:
 
     def __init__(self, volume: Volume, *, axis: str = "slice") -> None:
         directions = volume.affine[:3, :3] / volume.spacing_mm
-        if axis == "slice":
-            across = 2
-        else:
-            across = int(np.argmax(np.abs(directions["xyz".index(axis)])))
+        across = 2 if axis == "slice" else int(np.argmax(np.abs(directions["xyz".index(axis)])))
         first, second = (a for a in range(3) if a != across)
         normal = int(np.argmax(np.abs(directions[:, across])))
         # To the right: left of the patient, or (sagittal) his back; down: his back, or his feet.
@@ -240,7 +237,9 @@ class Finder:
         with np.errstate(divide="ignore"):
             self.r1 = self.pictures.of(np.nan_to_num(1 / volume.data, posinf=0).clip(0, 5))
         self.magnitude = self.pictures.of(magnitude)
-        self.tops = [float(np.percentile(d[d > 0], 99)) if (d > 0).any() else 1.0 for d in (self.magnitude, self.r1)]
+        self.tops = [
+            float(np.percentile(d[d > 0], 99)) if (d > 0).any() else 1.0 for d in (self.magnitude, self.r1)
+        ]
         self._scores: dict[int, np.ndarray] = {}
         self.radii_px = layout.diameters_mm / 2 / self.pixel_mm
         self.kinds, self.kind_of = np.unique(np.round(self.radii_px * 2) / 2, return_inverse=True)
@@ -273,12 +272,12 @@ class Finder:
         padded = int(np.ceil(np.linalg.norm(points, axis=1).max())) + 2
         best = (-1.0, 0.0, np.zeros(2))
         small = wide[:, ::2, ::2]
-        for angle in np.arange(0, 360, TURN_STEP_DEG):
+        for angle in np.arange(0, 360, TURN_STEP_DEG).tolist():
             total = _summed(small, points @ turn(angle).T / 2, self.kind_of, padded // 2 + 1)
             top = float(total.max())
             if top > best[0]:
                 row, column = np.unravel_index(int(total.argmax()), total.shape)
-                best = (top, float(angle), np.array([column, row]) * 2.0 * self.pixel_mm)
+                best = (top, angle, np.array([column, row]) * 2.0 * self.pixel_mm)
         return best[1], best[2], best[0] / len(self.layout)
 
     def centres_near(self, k: int, expected_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -404,9 +403,7 @@ def _fit_pose(
         return np.asarray(((place - seen)[usable] * np.array([1.0, 1.0])).ravel())
 
     start = np.array([pose.angle_deg, *pose.start_mm, *pose.drift])
-    fit = least_squares(
-        model, start, loss="soft_l1", x_scale=[1.0, 1.0, 1.0, 0.05, 0.05], f_scale=0.5
-    ).x
+    fit = least_squares(model, start, loss="soft_l1", x_scale=[1.0, 1.0, 1.0, 0.05, 0.05], f_scale=0.5).x
     return Pose(float(fit[0]), fit[1:3], np.clip(fit[3:] * slanted, -MOST_TILT, MOST_TILT), pose.middle)
 
 
@@ -612,7 +609,9 @@ def labels(found: Found, layout: Layout, shape: tuple[int, int, int]) -> np.ndar
     view = found.pictures.of(result)
     rows_mm, columns_mm = found.pictures.pixel_mm
     y, x = np.arange(view.shape[0]) * rows_mm, np.arange(view.shape[1]) * columns_mm
-    core = np.maximum(layout.diameters_mm / 2 - WALL_VOXELS * max(rows_mm, columns_mm), layout.diameters_mm / 4)
+    core = np.maximum(
+        layout.diameters_mm / 2 - WALL_VOXELS * max(rows_mm, columns_mm), layout.diameters_mm / 4
+    )
     for k in found.slices:
         centres = found.pose.centres_mm(layout, float(k), step_mm=found.pictures.step_mm)
         for n, (cx, cy) in enumerate(centres):
@@ -648,7 +647,7 @@ def measure(
             continue
         inside = (label == n + 1) & ~empty & ~np.isnan(values)
         ks = np.flatnonzero(inside.any(axis=(0, 1)))
-        row = {"vial": vial, "n_voxels": 0, "n_slices": 0, "known": 0.0}
+        row: dict[str, Any] = {"vial": vial, "n_voxels": 0, "n_slices": 0, "known": 0.0}
         row |= dict.fromkeys(("t1_s", "t1_sd_s", "t1_se_s", "model_sd_s"), np.nan)
         if ks.size:
             whole = np.median([inside[..., k].sum() for k in ks])
