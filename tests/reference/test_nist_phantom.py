@@ -1,6 +1,7 @@
 """Inversion recovery and flip angles of a real ISMRM/NIST phantom (Skyra 3 T, mrbias set A) against NIST."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,15 @@ import pandas as pd
 import pydicom
 import pytest
 
+from nanouptake import phantoms
 from nanouptake.inversion_recovery import Protocol
+from nanouptake.t1_models import map_phantom
 from nanouptake.validity import Validity
 from nanouptake.variable_flip_angle import Protocol as FlipAngleProtocol
+from nanouptake.vials import labels, locate, measure, read_layout
 
 DATA = Path(os.environ.get("NANOUPTAKE_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
+TABLES = Path(__file__).parents[2] / "resources/phantoms"
 FOLDER = DATA / "nist_t1_phantom"
 
 
@@ -59,6 +64,70 @@ def test_relaxivity_of_nickel_chloride(vials):
     slope = np.polyfit(known["NiCl2 Concentration (mM)"], 1000 / known["t1_ms"], 1, w=known["t1_ms"])[0]
     print(f"\nr1 of NiCl2: {slope:.4f} /mM/s, NIST 0.692")
     assert slope == pytest.approx(0.692, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """Return the folder's way through the workflow's own functions, by method."""
+    if not FOLDER.exists():
+        pytest.skip(f"NOT CHECKED AGAINST THE REAL PHANTOM: {FOLDER} is missing; set NANOUPTAKE_DATA")
+    layout = read_layout(TABLES / "nist_t1_layout.tsv")
+    truth, _ = phantoms.true_t1(layout.truth, temperature_k=293.15, tables=[TABLES], field_t=3.0)
+
+    def through(method):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the anonymised UIDs of this phantom
+            scan = map_phantom(FOLDER / "skyra3t_20190914", method=method, protocol={})
+        found = locate(
+            layout,
+            scan.t1,
+            scan.magnitude,
+            scan.validity,
+            distinguishing="1",
+            expected=truth["true_t1_s"].to_numpy(),
+        )
+        image = labels(found, layout, scan.t1.shape)
+        return found, measure(scan.t1, scan.validity, image, layout, sd_s=scan.sd_s)
+
+    return layout, truth, through
+
+
+def test_vials_of_the_real_phantom_are_found_and_read(phantom):
+    layout, truth, through = phantom
+    found, table = through("inversion_recovery")
+    by_hand = pd.read_csv(FOLDER / "skyra3t_20190914_vial_centres_px.csv").set_index("vial").sort_index()
+    centres = found.pose.centres_mm(layout, 0, step_mm=1.0) / found.pictures.pixel_mm[0]
+    off = np.hypot(*(centres - by_hand[["col_px", "row_px"]].to_numpy()).T)
+    print(f"\nfound against marked by hand, pixels: median {np.median(off):.2f}, most {off.max():.2f}")
+    assert np.median(off) < 1.5
+    assert off.max() < 3
+    compared, summary, flags = phantoms.accuracy(table, truth)
+    print(compared[["vial", "known", "t1_s", "true_t1_s", "error_percent", "inside"]].round(4).to_string())
+    print(summary.to_string())
+    assert compared["error_percent"].iloc[:10].abs().max() <= 5
+    assert (compared["inside"].iloc[10:] == "not measurable").all()
+    assert "vials 11, 12, 13, 14" in flags[-1]
+
+
+def test_relaxivity_of_the_real_phantom_by_the_workflow(phantom):
+    _, _, through = phantom
+    table = through("inversion_recovery")[1]
+    known = pd.read_csv(FOLDER / "nist_batch2_t1_3t.csv")
+    known = known[known["Temp (C)"] == 20].assign(vial=known["Solution"].str.removeprefix("T1-"))
+    mm = known.set_index("vial")["NiCl2 Concentration (mM)"].reindex(table["vial"]).to_numpy()
+    _, summary, line, flags = phantoms.relaxivity(table, mm, mg_per_ml_per_mm=1.0, form="free_intercept")
+    print("\n" + summary.to_string())
+    assert line.r1_per_mm_per_s == pytest.approx(0.692, rel=0.02)
+    assert "11, 12, 13, 14" in flags[0]
+
+
+def test_flip_angles_of_the_real_phantom_by_the_workflow(phantom):
+    _, truth, through = phantom
+    found, table = through("variable_flip_angle")
+    compared, _, _ = phantoms.accuracy(table, truth)
+    print("\nno B1+ map: T1 goes with its square")
+    print(compared[["vial", "n_slices", "t1_s", "true_t1_s", "error_percent"]].round(4).to_string())
+    assert compared["error_percent"].iloc[:10].abs().max() < 15
 
 
 def geometry_of(header):

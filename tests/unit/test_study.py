@@ -59,7 +59,7 @@ def test_bad_sheets_are_refused(tmp_path, text, message):
         ({"mp2rage__ti1_s": 700}, "mp2rage.ti1_s"),
         ({"mp2rage__ti_s": 1}, "mp2rage.ti_s"),
         ({"agents": {}}, "agents"),
-        ({"agent__r1_per_mm_per_s": -1}, "agent.r1_per_mm_per_s"),
+        ({"agent__r1": {"per_mm_per_s": -1, "sd_per_mm_per_s": 0}}, "agent.r1"),
     ],
 )
 def test_bad_configs_are_refused_by_field(tmp_path, change, field):

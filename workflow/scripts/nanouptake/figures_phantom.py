@@ -58,7 +58,7 @@ def map_figure(t1: Volume, labels: np.ndarray, layout: Layout, *, axis: str) -> 
 
 
 def found_figure(found: Found, layout: Layout, magnitude: np.ndarray) -> Figure:
-    """The layout over the scan (blue: seen, red: not), and circles that the layout lacks."""
+    """Draw the layout over the scan (blue: seen, red: not), and circles that the layout lacks."""
     picture = found.pictures.of(magnitude)
     k = int(found.slices[found.slices.size // 2])
     rows_mm, columns_mm = found.pictures.pixel_mm

@@ -5,7 +5,8 @@ echo spacing, excitations and inversion efficiency, which headers do not hold.
 
     python -m nanouptake.protocol_check FOLDER
 
-prints the protocol of a folder of DICOM with UNI and T1 images, for the config.
+prints the protocol of a folder of DICOM with UNI and T1 images, for the config; what headers hold is taken
+from them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ FEWEST = 200  # different numbers of UNI
 SPREAD_S = 0.02  # of T1 at one number of UNI, at most: otherwise more than UNI went into the map
 NEEDED = (
     "tr_s, ti1_s, ti2_s, flip1_deg, flip2_deg: headers of INV1 and INV2; echo_spacing_s: 'echo spacing' of "
-    "the protocol printout (Siemens: Sequence tab, Part 1); shots_before, shots_after: slices per slab x (slice "
-    "partial Fourier - 0.5) and slices per slab / 2 (Resolution tab); inversion_efficiency: 0.96 for Siemens"
+    "the protocol printout (Siemens: Sequence tab, Part 1); shots_before, shots_after: slices per slab x "
+    "(slice partial Fourier - 0.5) and slices per slab / 2 (Resolution tab); inversion_efficiency: 0.96 for "
+    "Siemens"
 )
 
 
@@ -182,3 +184,48 @@ def judge(result: Check, *, limit_ms: float, refuse: bool) -> list[str]:
             cure="correct mp2rage in the config, or set mp2rage_check.refuse: false (recorded in the flags)",
         )
     return [f"protocol check overridden: {result.rms_ms:.1f} ms RMS misfit; best fit {best}"]
+
+
+def main(folder: str) -> str:
+    """Return the protocol of a folder with INV1, INV2, UNI and the scanner's T1 map, as YAML."""
+    from pathlib import Path
+
+    from . import ingest
+
+    series = ingest.scan_folder(Path(folder))[0]
+    ingest.assign_roles(series, kind="session")
+    first, second = (
+        ingest.choose(series, f"inv-{n}_MP2RAGE", folder=Path(folder), required=True) for n in (1, 2)
+    )
+    uni = ingest.choose(series, "UNIT1", folder=Path(folder), required=True)
+    maps = [s for s in series if s.reason == ingest.SCANNER_T1]
+    if first is None or second is None or uni is None or len(maps) != 1:
+        raise DataError(
+            f"{len(maps) or 'no'} T1 maps of the scanner in the folder",
+            file=folder,
+            wanted="one beside INV1, INV2 and UNI",
+            cure="export T1_Images; without them the config needs " + NEEDED,
+        )
+    volume = ingest.convert(uni)
+    count = max(volume.shape[0], len(uni.files))
+    start = Protocol(
+        tr_s=float(first.headers[0].RepetitionTime) / 1000,
+        ti1_s=float(first.headers[0].InversionTime) / 1000,
+        ti2_s=float(second.headers[0].InversionTime) / 1000,
+        flip1_deg=float(first.headers[0].FlipAngle),
+        flip2_deg=float(second.headers[0].FlipAngle),
+        echo_spacing_s=0.007,
+        shots_before=count // 4,
+        shots_after=count // 2,
+    )
+    result = check(volume.data, ingest.convert(maps[0]).data / 1000, start)
+    lines = [f"  {key}: {value}" for key, value in asdict(result.best).items()]
+    return "\n".join(
+        [f"# {result.best_rms_ms:.2f} ms RMS from {result.n} numbers of UNI", "mp2rage:", *lines]
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(main(sys.argv[1]))
