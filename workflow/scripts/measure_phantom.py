@@ -40,6 +40,7 @@ def main(inp, out, settings):
                 magnitude,
                 validity,
                 axis=settings["axis"],
+                slices=settings["slices"],
                 rotation_deg=settings["rotation_deg"],
                 distinguishing=settings["distinguishing_vial"],
                 expected=vials.with_markers(expected, layout),

@@ -22,6 +22,9 @@ from .errors import DataError
 from .images import Volume
 from .mp2rage import Protocol, combine, to_dn
 
+# Values are checked here, not by pydicom: its warnings print them, and UIDs may hold dates.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 #: role, modality, pattern of the series description, value that ImageType must hold, why others are out
 ROLES: tuple[tuple[str, str, str, str | None], ...] = (
     ("UNIT1", "MR", r"UNI(_Images)?$", "UNI"),

@@ -143,6 +143,7 @@ class Study:
             "kind": row["kind"],
             "method": row.get("method") or general.get("method", "mp2rage"),
             "axis": row.get("axis") or "slice",
+            "slices": [int(k) for k in row["slices"].split("-")] if row.get("slices") else None,
             "distinguishing_vial": row.get("distinguishing_vial") or None,
             "temperature_k": number.get("temperature_k"),
             "rotation_deg": number.get("rotation_deg"),

@@ -207,6 +207,7 @@ class Found:
     score: np.ndarray
     pictures: Pictures
     extra_mm: np.ndarray  # centres of circles that the layout does not have
+    places: list[tuple[int, int]]  # first and last slice, where all vials are seen at several heights
 
 
 class Finder:
@@ -221,9 +222,20 @@ class Finder:
         Signal on the same grid.
     axis : str
         Direction of the vials: ``slice`` (across the slices), or the patient axis x, y or z nearest to it.
+    slices : (int, int) or None
+        First and last slice to look in, from 0.
     """
 
-    def __init__(self, layout: Layout, volume: Volume, magnitude: np.ndarray, *, axis: str = "slice") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        volume: Volume,
+        magnitude: np.ndarray,
+        *,
+        axis: str = "slice",
+        slices: tuple[int, int] | None = None,
+    ) -> None:
+        self.slices = slices
         self.layout = layout
         self.pictures = Pictures(volume, axis=axis)
         rows, columns = self.pictures.pixel_mm
@@ -259,7 +271,8 @@ class Finder:
         from skimage.filters import threshold_otsu
 
         filled = (self.magnitude > threshold_otsu(self.magnitude) / 2).sum(axis=(0, 1))
-        return np.flatnonzero(filled >= max(1, 0.3 * filled.max()))
+        ks = np.flatnonzero(filled >= max(1, 0.3 * filled.max()))
+        return ks if self.slices is None else ks[(ks >= self.slices[0]) & (ks <= self.slices[1])]
 
     def best_in_plane(self, k: int) -> tuple[float, np.ndarray, float]:
         """Return angle in degrees, centroid in mm and mean score of the best fit to slice k."""
@@ -329,9 +342,16 @@ class Finder:
         order = np.argsort(ks)
         slices, score = np.array(ks)[order], np.array(scores)[order]
         clear = (score >= PRESENT).mean(axis=1) >= 0.5
-        used = _longest_run(clear) if clear.any() else np.ones(slices.size, bool)
+        if not clear.any():
+            return Found(pose, slices, np.median(score, axis=0), self.pictures, self._extra(pose, slices), [])
+        runs = _runs(slices, clear)
+        used = max(runs, key=len)
+        whole = [slices[r] for r in runs if len(r) > 1 and (np.median(score[r], axis=0) >= PRESENT).all()]
+        others = [(int(r[0]), int(r[-1])) for r in whole if len(whole) > 1]
         slices = slices[used]
-        return Found(pose, slices, np.median(score[used], axis=0), self.pictures, self._extra(pose, slices))
+        return Found(
+            pose, slices, np.median(score[used], axis=0), self.pictures, self._extra(pose, slices), others
+        )
 
     def _extra(self, pose: Pose, slices: np.ndarray) -> np.ndarray:
         """Return centres in mm of circles as clear as the vials', where the layout has none."""
@@ -369,19 +389,10 @@ def _summed(scores: np.ndarray, shifts: np.ndarray, kind_of: np.ndarray, pad: in
     return total
 
 
-def _longest_run(flags: np.ndarray) -> np.ndarray:
-    """Return True in the longest run of True."""
-    best, start = (0, 0), None
-    for n, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = n
-        elif not flag and start is not None:
-            if n - start > best[1] - best[0]:
-                best = (start, n)
-            start = None
-    run = np.zeros(flags.size, bool)
-    run[best[0] : best[1]] = True
-    return run
+def _runs(ks: np.ndarray, flags: np.ndarray) -> list[np.ndarray]:
+    """Return the places in ks (rising) of every run of neighbouring slices that are flagged."""
+    at = np.flatnonzero(flags)
+    return np.split(at, np.flatnonzero(np.diff(ks[at]) > 1) + 1)
 
 
 def _fit_pose(
@@ -508,6 +519,7 @@ def locate(
     validity: np.ndarray,
     *,
     axis: str = "slice",
+    slices: tuple[int, int] | None = None,
     rotation_deg: float | None = None,
     distinguishing: str | None = None,
     expected: np.ndarray | None = None,
@@ -523,7 +535,7 @@ def locate(
         Seconds, NaN where unknown.
     magnitude, validity : ndarray
         Signal and codes on the same grid.
-    axis, rotation_deg, distinguishing, expected
+    axis, slices, rotation_deg, distinguishing, expected
         See Finder and settle.
     show : callable or None
         Draws what was found, before anything is refused.
@@ -532,14 +544,14 @@ def locate(
 
     Raises DataError where a vial is missing, one is too many, or the turn stays open.
     """
-    found = Finder(layout, t1, magnitude, axis=axis).find()
+    found = Finder(layout, t1, magnitude, axis=axis, slices=slices).find()
     if show is not None:
         show(found)
     where = f"see {picture}" if picture else "look at the scan"
     missing = [v for v, score in zip(layout.vials, found.score, strict=True) if score < PRESENT]
     if missing:
         mirrored = replace(layout, points_mm=layout.points_mm * np.array([-1.0, 1.0]))
-        other = Finder(mirrored, t1, magnitude, axis=axis).find().score
+        other = Finder(mirrored, t1, magnitude, axis=axis, slices=slices).find().score
         hint = "; the mirrored layout fits: change the sign of x_mm" if (other >= PRESENT).all() else ""
         raise DataError(
             f"vials {', '.join(missing)} of the layout were not found" + hint,
@@ -548,6 +560,14 @@ def locate(
             wanted="every vial of the layout, shifted, turned in the plane or tilted by less than 8 degrees",
             cure="correct the layout (places, diameters), name the axis of the vials in phantoms.tsv, "
             "or give a label image in its column labels",
+        )
+    if found.places:
+        raise DataError(
+            "the layout is found at several heights of the phantom",
+            file=layout.name,
+            found="slices " + " and ".join(f"{a} to {b}" for a, b in found.places) + f"; {where}",
+            wanted="one",
+            cure="name the slices in phantoms.tsv, column slices, as 13-18 (the first slice is 0)",
         )
     if len(found.extra_mm):
         raise DataError(
@@ -631,9 +651,9 @@ def measure(
     """Return T1 of every vial of a label image, one row each.
 
     The median over the core, voxels beyond the range of the sequence counted at the end where they are;
-    slices whose median is off by more than 2 % and noise are left out. Columns: vial, n_voxels, n_slices,
-    t1_s (NaN where more than half of the core is beyond the range), t1_sd_s (over the voxels, 1.4826 MAD),
-    t1_se_s, known (share of voxels with a T1), model_sd_s (median of the model's own SD).
+    slices whose median is off that of the vial's middle third by more than 2 % and noise are left out.
+    Columns: vial, n_voxels, n_slices, t1_s (NaN where more than half of the core is beyond the range),
+    t1_sd_s (over the voxels, 1.4826 MAD), t1_se_s, known (share of voxels with a T1), model_sd_s (median of the model's own SD).
     """
     pictures = Pictures(t1, axis=axis)
     values = np.where(validity == Validity.T1_BELOW_RANGE, -np.inf, t1.data).astype(np.float64)
@@ -652,12 +672,15 @@ def measure(
         if ks.size:
             whole = np.median([inside[..., k].sum() for k in ks])
             ks = np.array([k for k in ks if inside[..., k].sum() >= 0.7 * whole])
-            medians = np.array([np.median(values[..., k][inside[..., k]]) for k in ks])
-            middle = np.median(medians)
-            if np.isfinite(middle):
-                noise = np.median([_robust_sd(values[..., k][inside[..., k]]) for k in ks])
-                allowed = max(HOMOGENEOUS * middle, 4 * 1.2533 * noise / np.sqrt(whole))
-                ks = ks[np.abs(medians - middle) <= allowed]
+            cores = [values[..., k][inside[..., k]] for k in ks]
+            medians, sds = (np.array([f(c) for c in cores]) for f in (np.median, _robust_sd))
+            if np.isfinite(medians).mean() >= 0.5:
+                # The middle of the vial is surely whole; slices that agree with it are too.
+                third = slice(ks.size // 3, ks.size - ks.size // 3)
+                middle = np.median(medians[third][np.isfinite(medians[third])])
+                allowed = max(HOMOGENEOUS * middle, 4 * 1.2533 * np.nanmedian(sds) / np.sqrt(whole))
+                agree = np.abs(medians - middle) <= allowed
+                ks = ks[agree] if agree.any() else ks[third]
             core = values[..., ks][inside[..., ks]]
             known = core[np.isfinite(core)]
             row |= {"n_voxels": core.size, "n_slices": ks.size, "known": known.size / core.size}
@@ -672,5 +695,7 @@ def measure(
 
 
 def _robust_sd(values: np.ndarray) -> float:
-    """Return 1.4826 median absolute deviations."""
+    """Return 1.4826 median absolute deviations; NaN where the median is not finite."""
+    if not np.isfinite(np.median(values)):
+        return float("nan")
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
