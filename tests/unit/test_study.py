@@ -33,6 +33,60 @@ def test_a_good_study_loads(tmp_path):
     assert not study.is_reference("A1")
 
 
+PHANTOMS = """phantom\tkind\tpath\tlayout\tagent_batch
+gels\taccuracy\tdata/gels\treference_gels_layout\t
+one\trelaxivity\tdata/one\treference_dilution_layout\tA
+two\trelaxivity\tdata/two\treference_dilution_layout\tB
+"""
+
+
+def with_phantoms(tmp_path, scans=GOOD, text=PHANTOMS, r1="one"):
+    (tmp_path / "phantoms.tsv").write_text(text)
+    return load(tmp_path, scans, phantoms={"sheet": str(tmp_path / "phantoms.tsv")}, agent__r1=r1)
+
+
+def test_the_relaxivity_of_a_scan_is_that_of_its_batch_or_of_the_config(tmp_path):
+    sheet = GOOD.replace("path\n", "path\tagent_batch\n")
+    sheet = (
+        sheet.replace("planning\n", "planning\t\n").replace("pre\n", "pre\t\n").replace("post\n", "post\tB\n")
+    )
+    study = with_phantoms(tmp_path, sheet)
+    assert study.relaxivity_phantom("A1", "post") == "two"
+    assert with_phantoms(tmp_path).relaxivity_phantom("A1", "post") == "one"
+    number = {"per_mm_per_s": 6.7, "sd_per_mm_per_s": 0.1}
+    study = with_phantoms(tmp_path, r1=number)
+    assert study.relaxivity_phantom("A1", "post") is None
+    assert study.agent("A1", "post")["r1"] == number
+    with pytest.raises(DataError, match="no relaxivity phantoms of the agent batch"):
+        with_phantoms(tmp_path, sheet.replace("\tB", "\tC"))
+
+
+@pytest.mark.parametrize(
+    ("text", "r1", "message"),
+    [
+        (PHANTOMS, "gels", "not a relaxivity phantom"),
+        (PHANTOMS, "three", "not a relaxivity phantom"),
+        (PHANTOMS.replace("two\t", "one\t"), "one", "listed twice"),
+        (PHANTOMS.replace("accuracy", "beauty"), "one", "not allowed"),
+        (PHANTOMS.replace("layout\t", "plan\t"), "one", "not"),
+        ("", "one", "sheet of phantoms is empty"),
+    ],
+)
+def test_bad_phantoms_are_refused(tmp_path, text, r1, message):
+    with pytest.raises(DataError, match=message):
+        with_phantoms(tmp_path, text=text, r1=r1)
+
+
+def test_missing_timings_are_listed_with_where_scanners_show_them(tmp_path):
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    del config["mp2rage"]["echo_spacing_s"]
+    with pytest.raises(DataError, match="lacks a timing") as error:
+        load(tmp_path, mp2rage=config["mp2rage"])
+    assert error.value.field == "mp2rage.echo_spacing_s"
+    assert "protocol printout" in error.value.wanted
+    assert "protocol_check" in error.value.cure
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from nanouptake.cohort import AGENT, PLACEBO
 from nanouptake.report import patient_html
@@ -48,7 +49,10 @@ def write_study(folder, tumors, tables):
     """Write what the earlier rules would have made; tables holds the text of a patient's table."""
     patients = sorted({*tumors["patient"], *tables})
     (folder / "config").mkdir()
-    (folder / "config/config.yaml").write_text((ROOT / "config/config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    del config["phantoms"]  # a study without phantoms: r1 is a number
+    config["agent"]["r1"] = {"per_mm_per_s": 6.7, "sd_per_mm_per_s": 0.1}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     rows = ["patient\ttimepoint\tpath\tinfusion_to_scan_min"]
     rows += [
         f"{p}\t{t}\tdata/{p}/{t}\t{'92' if t == 'post' else ''}"

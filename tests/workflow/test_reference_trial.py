@@ -31,7 +31,8 @@ def snakemake(study, *arguments):
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "config").mkdir()
-    (folder / "config/config.yaml").write_text((ROOT / "config/config.yaml").read_text())
+    for name in ("config.yaml", "phantoms.tsv"):
+        (folder / "config" / name).write_text((ROOT / "config" / name).read_text())
     rows = [
         f"{p}\t{t}\tresources/reference_trial/{p}/{t}\n"
         for p in PATIENTS
@@ -129,6 +130,43 @@ def test_the_planning_space_gives_the_same_tumours(study, truth, tmp_path):
         assert row.volume_ml == pytest.approx(row.volume_ml_true, rel=0.08)
         bound = max(bound_of_mean(row.diameter_mm_true, row.mean_mg_ml_true), 0.002)
         assert abs(row.mean_mg_ml - row.mean_mg_ml_true) <= bound, (row.patient, row.tumor)
+
+
+def test_the_relaxivity_is_measured_and_used(study):
+    """r1 of the simulated dilutions within 1 % of their 6.7, in the uptake's sidecar and on the page."""
+    summary = pd.read_csv(study / "results/phantoms/dilution/summary.csv").set_index("parameter")
+    assert summary.loc["r1", "value"] == pytest.approx(6.7, rel=0.01)
+    assert summary.loc["r1", "low"] <= 6.7 <= summary.loc["r1", "high"]
+    sidecar = json.loads((study / "results/sub-P01/uptake/sub-P01_ses-post_space-pre_conc.json").read_text())
+    assert sidecar["Agent"]["per_mm_per_s"] == pytest.approx(summary.loc["r1", "value"])
+    assert sidecar["Agent"]["source"] == "dilution"
+    truth = pd.read_csv(study / "resources/reference_trial/phantoms/gels/truth.csv", dtype={"vial": str})
+    vials = pd.read_csv(study / "results/phantoms/gels/vials.csv", dtype={"vial": str})
+    both = vials.merge(truth, on="vial", suffixes=("", "_known"))
+    assert len(both) == 12
+    assert (both["t1_s"] / both["t1_s_known"]).between(0.99, 1.01).all()
+    page = (study / "results/report.html").read_text()
+    for words in ("dilution: relaxivity", "gels: accuracy", "measured - true (ms)"):
+        assert words in page
+
+
+def test_a_new_phantom_scan_reruns_from_the_uptake_on(study):
+    """By the plan: the phantom, the uptake and what follows; no ingest, T1 map, registration or label."""
+    sheet = study / "config/phantoms.tsv"
+    before = sheet.read_text()
+    scan = study / "data/dilution_again"
+    shutil.copytree(study / "resources/reference_trial/phantoms/dilution", scan)
+    try:
+        sheet.write_text(before.replace("resources/reference_trial/phantoms/dilution", str(scan)))
+        plan = snakemake(study, "-n")
+    finally:
+        sheet.write_text(before)
+        shutil.rmtree(study / "data")
+    rules = set(re.findall(r"^(?:local)?rule (\w+):", plan, re.MULTILINE))
+    assert {"map_phantom", "measure_phantom", "map_uptake", "measure_tumors", "write_report"} <= rules
+    assert not rules & {"ingest_session", "ingest_planning", "map_t1", "label_tumors"}
+    assert not [r for r in rules if r.startswith("register")]
+    assert "phantom=gels" not in plan
 
 
 @pytest.fixture(scope="session")

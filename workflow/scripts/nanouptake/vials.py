@@ -653,7 +653,8 @@ def measure(
     The median over the core, voxels beyond the range of the sequence counted at the end where they are;
     slices whose median is off that of the vial's middle third by more than 2 % and noise are left out.
     Columns: vial, n_voxels, n_slices, t1_s (NaN where more than half of the core is beyond the range),
-    t1_sd_s (over the voxels, 1.4826 MAD), t1_se_s, known (share of voxels with a T1), model_sd_s (median of the model's own SD).
+    t1_sd_s (over the voxels, 1.4826 MAD), t1_se_s, known (share of voxels with a T1), model_sd_s (median of
+    the model's own SD).
     """
     pictures = Pictures(t1, axis=axis)
     values = np.where(validity == Validity.T1_BELOW_RANGE, -np.inf, t1.data).astype(np.float64)
