@@ -9,6 +9,7 @@ BIN := .venv/bin
 	@$(PYTHON) -c 'import sys; sys.exit("NanoUptake needs Python 3.11 or newer; found " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "nanouptake.pth").write_text(str(pathlib.Path("workflow/scripts").resolve()) + "\n")'
 	@touch $@
 
 demo: .venv/.made

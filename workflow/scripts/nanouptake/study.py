@@ -316,7 +316,7 @@ def _validate(instance: dict, schema: Path, *, file: str) -> None:
             found="nothing",
             wanted=NEEDED,
             cure="fill it in from the protocol printout; where the scanner exported UNI and T1 images of one "
-            "scan, python -m nanouptake.protocol_check FOLDER reads it back from them",
+            "scan, .venv/bin/python -m nanouptake.protocol_check FOLDER reads it back from them",
         )
     raise DataError(
         "the key is not known" if unknown else "the value is not allowed",
