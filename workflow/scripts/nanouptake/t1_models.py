@@ -54,7 +54,8 @@ def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str], check:
     with np.errstate(invalid="ignore"):
         step = 1 / 4095 / np.abs(lookup.slope(estimate.t1_s, 1.0 if b1 is None else b1))
         estimate.validity[step > FLAT * estimate.t1_s] = Validity.T1_BELOW_RANGE
-    estimate.t1_s[estimate.validity != Validity.OK] = np.nan
+    unknown = estimate.validity != Validity.OK
+    estimate.t1_s[unknown] = estimate.sd_s[unknown] = np.nan
     field = found.volumes["inv-2_MP2RAGE"][1].get("MagneticFieldStrength")
     details = {"method": "mp2rage", "b1": "nominal" if b1 is None else "map", "protocol": protocol}
     if found.protocol_check:
@@ -70,20 +71,8 @@ def of_inversion_recovery(folder: Path, *, override: dict[str, str], **_: object
 
     stack = read_contrasts(folder, varied="InversionTime", least=4)
     model = Protocol(ti_s=tuple(v / 1000 for v in stack.values))
-    estimate = model.estimate(stack.data)
-    magnitude = stack.data.mean(axis=-1)
-    _empty(estimate, ~_bright(magnitude))
     details = {"method": "inversion_recovery", "ti_s": list(model.ti_s)}
-    assert estimate.sd_s is not None
-    return T1Map(
-        Volume(estimate.t1_s, stack.affine),
-        estimate.sd_s,
-        estimate.validity,
-        magnitude,
-        stack.field_t,
-        details,
-        [],
-    )
+    return _of_stack(stack, model.estimate(stack.data), details, [])
 
 
 def of_variable_flip_angle(folder: Path, *, override: dict[str, str], **_: object) -> T1Map:
@@ -101,9 +90,6 @@ def of_variable_flip_angle(folder: Path, *, override: dict[str, str], **_: objec
         chosen = ingest.choose(series, "TB1map", folder=folder, required=True)
         assert chosen is not None
         b1 = relative_b1_of(ingest.convert(chosen), shape=stack.data.shape[:3], affine=stack.affine)
-    estimate = model.estimate(stack.data, b1=b1)
-    magnitude = stack.data.mean(axis=-1)
-    _empty(estimate, ~_bright(magnitude))
     flags = [] if b1 is not None else ["no B1+ map: T1 is off by twice the relative error of the flip angle"]
     details = {
         "method": "variable_flip_angle",
@@ -111,16 +97,16 @@ def of_variable_flip_angle(folder: Path, *, override: dict[str, str], **_: objec
         "flip_deg": list(model.flip_deg),
         "b1": "nominal" if b1 is None else "map",
     }
+    return _of_stack(stack, model.estimate(stack.data, b1=b1), details, flags)
+
+
+def _of_stack(stack: Contrasts, estimate: T1Estimate, details: dict, flags: list[str]) -> T1Map:
+    """Return the map of a stack of magnitudes, air left out."""
+    magnitude = stack.data.mean(axis=-1)
+    _empty(estimate, ~_bright(magnitude))
     assert estimate.sd_s is not None
-    return T1Map(
-        Volume(estimate.t1_s, stack.affine),
-        estimate.sd_s,
-        estimate.validity,
-        magnitude,
-        stack.field_t,
-        details,
-        flags,
-    )
+    volume = Volume(estimate.t1_s, stack.affine)
+    return T1Map(volume, estimate.sd_s, estimate.validity, magnitude, stack.field_t, details, flags)
 
 
 MODELS: dict[str, Callable[..., T1Map]] = {
@@ -281,5 +267,6 @@ def _bright(magnitude: np.ndarray) -> np.ndarray:
 
 
 def _empty(estimate: T1Estimate, empty: np.ndarray) -> None:
+    assert estimate.sd_s is not None
     estimate.validity[empty] = Validity.NO_SIGNAL
-    estimate.t1_s[empty] = np.nan
+    estimate.t1_s[empty] = estimate.sd_s[empty] = np.nan
