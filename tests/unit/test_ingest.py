@@ -1,5 +1,7 @@
 """DICOM series are recognised by their headers, bad ones are refused by name, and nothing is guessed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
@@ -8,7 +10,8 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from nanouptake.errors import DataError
 from nanouptake.ingest import ingest, series_table
-from nanouptake.mp2rage import Protocol
+from nanouptake.mp2rage import Lookup, Protocol
+from nanouptake.protocol_check import main as protocol_of_folder
 
 PROTOCOL = Protocol(
     tr_s=5.0,
@@ -69,6 +72,33 @@ def session(folder, *, leave_out=(), **changes):
 
 def read(folder, **kwargs):
     return ingest(folder, kind="session", protocol=PROTOCOL, **kwargs)
+
+
+def scanner_t1(protocol):
+    """T1 in ms as the scanner writes it, made with a protocol."""
+    t1 = Lookup(protocol).estimate(CONTENT["UNI_Images"].astype(np.uint16)).t1_s
+    return np.round(1000 * np.nan_to_num(t1)).clip(0, 4095).astype(int)
+
+
+def test_the_scanners_t1_map_checks_the_protocol(tmp_path):
+    write_series(session(tmp_path), "t1_mp2rage_sag_T1_Images", scanner_t1(PROTOCOL))
+    found = read(tmp_path)
+    assert found.protocol_check["rms_ms"] < 0.5
+    assert not [f for f in found.flags if "protocol" in f]
+    assert "it checks the protocol" in series_table(found.series, found.others)
+    words = protocol_of_folder(str(tmp_path))
+    for line in ("tr_s: 5.0", "ti2_s: 2.5", "shots_before: 48", "shots_after: 96"):
+        assert line in words
+
+
+def test_another_protocol_in_the_scanners_t1_map_stops_the_scan(tmp_path):
+    other = replace(PROTOCOL, shots_before=72, shots_after=72)
+    write_series(session(tmp_path), "t1_mp2rage_sag_T1_Images", scanner_t1(other))
+    with pytest.raises(DataError, match="not the one this scan was made with") as error:
+        read(tmp_path)
+    assert "shots_before: 72, shots_after: 72" in error.value.wanted
+    found = read(tmp_path, check={"limit_ms": 3.0, "refuse": False})
+    assert "overridden" in found.flags[-1]
 
 
 def test_a_session_is_read_with_values_and_geometry(tmp_path):

@@ -228,4 +228,7 @@ def main(folder: str) -> str:
 if __name__ == "__main__":
     import sys
 
-    print(main(sys.argv[1]))
+    try:
+        print(main(sys.argv[1]))
+    except DataError as refusal:
+        sys.exit(str(refusal))
