@@ -18,6 +18,9 @@ study = Study.load(
 PATIENTS = study.patients
 SPACE = config.get("space", "pre")
 REFERENCE_TRUTH = f"{study.reference_folder}/{{patient}}/truth.csv"
+REFERENCE_PHANTOM = f"{study.reference_folder}/phantoms/{{phantom}}/truth.csv"
+PHANTOMS = sorted(study.phantoms)
+TABLES = Path(workflow.basedir, "resources/phantoms")
 
 
 def session(name, timepoint="{timepoint}"):
@@ -46,6 +49,18 @@ def pre_map(suffix):
     return anat(suffix, "pre") if SPACE == "pre" else uptake(suffix, "pre")
 
 
+def phantom(name):
+    """Pattern of a file of one phantom."""
+    return f"results/phantoms/{{phantom}}/{name}"
+
+
+def phantom_made_here(wildcards):
+    """The truth file of a reference phantom, so that the phantom is written first; nothing otherwise."""
+    if study.is_reference_phantom(wildcards.phantom):
+        return REFERENCE_PHANTOM.format(phantom=wildcards.phantom)
+    return []
+
+
 def planning_to_pre():
     """The transform that leads from the planning space, where the analysis takes place there."""
     return [] if SPACE == "pre" else xfm("from-planning_to-pre_mode-image_xfm.txt")
@@ -53,6 +68,7 @@ def planning_to_pre():
 
 wildcard_constraints:
     patient="[A-Za-z0-9]+",
+    phantom="[A-Za-z0-9]+",
     timepoint="planning|pre|post[0-9]*",
 
 

@@ -1,20 +1,3 @@
-REFERENCE_PHANTOM = f"{study.reference_folder}/phantoms/{{phantom}}/truth.csv"
-PHANTOMS = sorted(study.phantoms)
-TABLES = Path(workflow.basedir, "resources/phantoms")
-
-
-def phantom(name):
-    """Pattern of a file of one phantom."""
-    return f"results/phantoms/{{phantom}}/{name}"
-
-
-def phantom_made_here(wildcards):
-    """The truth file of a reference phantom, so that the phantom is written first; nothing otherwise."""
-    if study.is_reference_phantom(wildcards.phantom):
-        return REFERENCE_PHANTOM.format(phantom=wildcards.phantom)
-    return []
-
-
 rule write_reference_phantom:
     """Write one phantom of the built-in reference trial as DICOM, with the truth beside it."""
     input:
@@ -49,8 +32,6 @@ rule map_phantom:
         status=phantom("map_status.json"),
     log:
         "logs/map_phantom/{phantom}.log",
-    wildcard_constraints:
-        phantom="[A-Za-z0-9]+",
     conda:
         "../../environment.yml"
     resources:
