@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 from nanouptake import geometry
+from nanouptake.images import load
+from nanouptake.registration import brain_mask, head_mask, register
 
 pytestmark = pytest.mark.study
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,30 @@ def test_the_relaxivity_is_measured_and_used(study):
     page = (study / "results/report.html").read_text()
     for words in ("dilution: relaxivity", "gels: accuracy", "measured - true (ms)"):
         assert words in page
+
+
+def test_exchanged_sides_never_pass_as_ok(study, tmp_path):
+    """A post scan whose left and right a conversion exchanged, at full size: the anatomy is nearly even."""
+    images = {}
+    for timepoint in ("pre", "post"):
+        anat = study / f"results/sub-P01/ses-{timepoint}/anat/sub-P01_ses-{timepoint}"
+        images |= {(timepoint, s): load(f"{anat}_{s}.nii.gz") for s in ("UNIT1", "inv-2_MP2RAGE", "T1map")}
+    exchanged = {}
+    for suffix in ("UNIT1", "inv-2_MP2RAGE"):
+        image = images["post", suffix]
+        sideways = int(np.argmax(np.abs(image.affine[0, :3])))
+        exchanged[suffix] = image.like(np.flip(image.data, sideways).copy())
+    found = register(
+        images["pre", "UNIT1"],
+        exchanged["UNIT1"],
+        pair="uni-uni",
+        fixed_mask=brain_mask(images["pre", "T1map"], images["pre", "inv-2_MP2RAGE"]),
+        moving_mask=head_mask(exchanged["inv-2_MP2RAGE"]),
+        work_dir=tmp_path,
+    )
+    print(f"\nsides exchanged: {found.status}, {found.reason}")
+    assert found.status != "ok"
+    assert "mutual_information" in found.reason
 
 
 def test_a_new_phantom_scan_reruns_from_the_uptake_on(study):

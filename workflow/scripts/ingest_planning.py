@@ -67,7 +67,7 @@ def main(folder, out, override, name_pattern):
         return {"flags": flags}
 
     outputs = [out[k] for k in ("t1w", "ct", "labels", "contours", "series")]
-    run_step("ingest planning", work, status=out["status"], outputs=outputs)
+    run_step("ingest planning", work, status=out["status"], outputs=outputs, source=folder)
 
 
 if "snakemake" in globals():

@@ -38,7 +38,8 @@ def main(folder, timepoint, out, protocol, override, check):
             details["protocol check"] = found.protocol_check
         return {"flags": flags, "details": details}
 
-    run_step(f"ingest {timepoint}", work, status=out["status"], outputs=[*roles.values(), out["series"]])
+    outputs = [*roles.values(), out["series"]]
+    run_step(f"ingest {timepoint}", work, status=out["status"], outputs=outputs, source=folder)
 
 
 if "snakemake" in globals():

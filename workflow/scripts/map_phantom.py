@@ -27,7 +27,7 @@ def main(out, folder, method, protocol, override, check):
         return {"flags": found.flags, "details": found.details}
 
     outputs = [out[k] for k in ("t1", "sd", "validity", "magnitude", "sidecar")]
-    run_step("map phantom", work, status=out["status"], outputs=outputs)
+    run_step("map phantom", work, status=out["status"], outputs=outputs, source=folder)
 
 
 if "snakemake" in globals():

@@ -44,7 +44,11 @@ def main(inp, out, seed):
         to_contours = to_planning
         if json.loads(Path(inp["contours"]).read_text())["drawn_on"] == "CT":
             if not Path(inp["ct"]).stat().st_size:
-                raise DataError("the contours are on a CT that is not there", cure="export the CT")
+                raise DataError(
+                    "the contours are on a CT that is not there",
+                    wanted="the CT series of the contours",
+                    cure="export the CT with its RTSTRUCT",
+                )
             to_contours = fit(planning, load(inp["ct"]), "ct-t1w", head_mask(planning)) @ to_planning
         write_itk(out["planning_to_pre"], to_planning)
         write_itk(out["contours_to_pre"], to_contours)

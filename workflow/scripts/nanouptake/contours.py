@@ -53,12 +53,19 @@ def read_rtstruct(path: str | Path) -> RTStruct:
     Raises DataError for a file that is no readable RTSTRUCT.
     """
     try:
-        ds = pydicom.dcmread(path)
-        rois = {int(r.ROINumber): r for r in ds.StructureSetROISequence}
-    except (OSError, AttributeError, ValueError, pydicom.errors.InvalidDicomError) as error:
+        return _parse(pydicom.dcmread(path))
+    except (OSError, AttributeError, ValueError, TypeError, pydicom.errors.InvalidDicomError) as error:
         raise DataError(
-            "the RTSTRUCT cannot be read", found=type(error).__name__, cure="export the structure set again"
+            "the RTSTRUCT cannot be read",
+            field="RTSTRUCT",
+            found=f"{type(error).__name__}: {error}",
+            wanted="a whole RT structure set",
+            cure="export the structure set again (it may be truncated)",
         ) from error
+
+
+def _parse(ds: pydicom.Dataset) -> RTStruct:
+    rois = {int(r.ROINumber): r for r in ds.StructureSetROISequence}
     frames: list[str] = []
     series: dict[str, list[str]] = {}
     for frame in ds.get("ReferencedFrameOfReferenceSequence", None) or []:

@@ -104,6 +104,7 @@ def scan_folder(folder: Path) -> tuple[list[Series], list[tuple[str, str]]]:
             "the scan's folder does not exist",
             file=str(folder),
             field="path",
+            wanted="a folder of DICOM or NIfTI",
             cure="correct the path in scans.tsv or bring the data",
         )
     groups: dict[tuple[str, str], Series] = {}
@@ -211,6 +212,8 @@ def check_stack(one: Series) -> np.ndarray:
         raise DataError(
             f"series {name} holds slices of different orientation",
             field="ImageOrientationPatient",
+            found=f"directions that differ by up to {np.ptp(orientation, axis=0).max():.3f}",
+            wanted="parallel slices",
             cure="give one stack per series",
         )
     normal = np.cross(orientation[0, :3], orientation[0, 3:])
@@ -326,6 +329,22 @@ def protocol_table(volumes: dict[str, tuple[Volume, dict]], protocol: Protocol) 
     ]
 
 
+def check_sidecar(fields: dict[str, float], role: str, protocol: Protocol, *, file: str) -> None:
+    """Compare a BIDS sidecar, in seconds and degrees, with the protocol, as far as it has the fields."""
+    for name, (value, tolerance) in expected_header(role, protocol).items():
+        scale = 1000 if name.endswith("Time") else 1
+        found = fields.get(name)
+        if found is not None and abs(found * scale - value) > tolerance:
+            raise DataError(
+                "the sidecar contradicts the configured MP2RAGE protocol",
+                file=file,
+                field=name,
+                found=f"{found:g}",
+                wanted=f"{value / scale:g} (config, mp2rage)",
+                cure="correct the config if the protocol changed; sidecars hold seconds, not milliseconds",
+            )
+
+
 def check_header(one: Series, role: str, protocol: Protocol) -> None:
     """Compare the timings in the header with the configured protocol; DataError names both values."""
     for name, (value, tolerance) in expected_header(role, protocol).items():
@@ -374,7 +393,11 @@ def read_nifti_folder(folder: Path, *, kind: str) -> dict[str, tuple[Volume, dic
     for role, paths in found.items():
         if len(paths) != 1:
             raise DataError(
-                f"{len(paths)} NIfTI files for the role {role}", file=str(folder), cure="keep one"
+                f"{len(paths)} NIfTI files for the role {role}",
+                file=str(folder),
+                found=", ".join(p.name for p in paths),
+                wanted="one",
+                cure="keep one",
             )
         volume = images.load(paths[0])
         if not np.isfinite(volume.data).all() or volume.data.min() == volume.data.max():
@@ -444,6 +467,7 @@ def check_session(volumes: dict[str, Volume]) -> None:
         raise DataError(
             "INV1 is brighter than INV2",
             field="inv-1_MP2RAGE, inv-2_MP2RAGE",
+            wanted="the second inversion to be the brighter one, as it is for nearly all tissue",
             cure="the two are swapped: correct the roles in scans.tsv",
         )
 
@@ -497,6 +521,9 @@ def ingest(
         if kind == "session":
             scanner_t1 = nifti.pop("T1map", (None,))[0]
             check_session({role: v for role, (v, _) in nifti.items()})
+            for role in REQUIRED[kind]:
+                if protocol is not None:
+                    check_sidecar(nifti[role][1], role, protocol, file=role)
             figures, found = check_protocol(nifti["UNIT1"][0], scanner_t1, protocol, check)
             return Ingested(nifti, None, [], others, found, figures)
         if "dseg" not in nifti:

@@ -20,9 +20,9 @@ from .images import Volume
 #: t1w-uni 0.69-0.76, 0.59, 0.43, 0.1; t1w-t1w 0.91-0.97, 0.75-0.85, 0.47-0.59, 0.1; mutual_information
 #: ct-t1w 0.43-0.58, 0.31-0.36, 0.16-0.21, 0.04-0.06 (the gradients do not tell CT results apart).
 THRESHOLDS: dict[str, dict[str, tuple[float, float]]] = {
-    "uni-uni": {"gradient_correlation": (0.6, 0.35)},
-    "t1w-uni": {"gradient_correlation": (0.5, 0.25)},
-    "t1w-t1w": {"gradient_correlation": (0.6, 0.35)},
+    "uni-uni": {"gradient_correlation": (0.6, 0.35), "mutual_information": (0.3, 0.12)},
+    "t1w-uni": {"gradient_correlation": (0.5, 0.25), "mutual_information": (0.3, 0.12)},
+    "t1w-t1w": {"gradient_correlation": (0.6, 0.35), "mutual_information": (0.3, 0.12)},
     "ct-t1w": {"mutual_information": (0.2, 0.08)},
 }
 #: Relative gain of the probe above which a result is flagged. Right results read 0 to 0.06; MR 1.5 mm off

@@ -27,6 +27,7 @@ def run_step(
     status: str | Path,
     outputs: Iterable[str | Path],
     upstream: Iterable[str | Path] = (),
+    source: str | Path | None = None,
 ) -> dict:
     """Run one step; write its status; return the status.
 
@@ -42,6 +43,8 @@ def run_step(
         All other files the step makes; made empty when it cannot make them.
     upstream : iterable of path
         Status files of the steps this one needs.
+    source : path or None
+        The file or folder that a reason names where the error itself names none.
     """
     made_files = [Path(p) for p in outputs]
     result: dict = {"step": name, "ok": True, "flags": [], "reason": "", "details": {}}
@@ -58,6 +61,7 @@ def run_step(
             result["flags"] += [f for f in made.get("flags", []) if f not in result["flags"]]
             result["details"] = made.get("details", {})
         except DataError as error:
+            error.file = error.file or (None if source is None else str(source))
             result |= {"ok": False, "reason": f"{name}: {error}"}
     if not result["ok"]:
         for target in made_files:

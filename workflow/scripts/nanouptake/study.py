@@ -224,6 +224,7 @@ def _read_sheet(sheet: Path, schema: Path, *, of: str, key: str) -> list[dict[st
         raise DataError(
             f"the sheet of {of} does not exist",
             file=str(sheet),
+            wanted="a table of cells separated by tabs",
             cure=f"write it, or name it in config: {key}",
         )
     with sheet.open(newline="") as stream:
@@ -240,6 +241,8 @@ def _read_sheet(sheet: Path, schema: Path, *, of: str, key: str) -> list[dict[st
             raise DataError(
                 "a row has more or fewer cells than the header",
                 file=f"{sheet}:{number}",
+                found=f"{sum(v is not None for k, v in row.items() if k) + len(row.get(None) or [])} cells",
+                wanted=f"{sum(k is not None for k in row)}",
                 cure="separate the cells by single tabs",
             )
         _validate(row, schema, file=f"{sheet}:{number}")
