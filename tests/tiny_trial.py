@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,18 @@ def run(study: Path, *arguments: str, cores: int | None = 1, env: dict[str, str]
     said = log.read_bytes()[before:].decode()
     assert status == 0, said[-4000:]
     return said
+
+
+def copy_inputs(study: Path, target: Path) -> Path:
+    """Copy config and scans, and nothing that a run has made; return the copy."""
+    for name in ("config", "scans"):
+        shutil.copytree(study / name, target / name, copy_function=shutil.copy2)
+    return target
+
+
+def differences(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
+    """Return the paths that only one of two results has, or whose bytes differ."""
+    return sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
 
 
 def results(study: Path) -> dict[str, bytes]:
