@@ -1,9 +1,9 @@
-# make demo | test | lint | lock. Each makes .venv from requirements.lock when that file is newer.
+# make demo | test | test-slurm | lint | lock. Each makes .venv from requirements.lock when that file is newer.
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint lock
+.PHONY: demo test test-slurm test-fast lint lock
 
 .venv/.made: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("NanoUptake needs Python 3.11 or newer; found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -25,6 +25,11 @@ lint: .venv/.made
 # Everything but SLURM, with a real run of two full-size reference patients against their truth.
 test: lint
 	$(BIN)/pytest -m "not slurm" -rP --show-capture=stdout
+
+# The workflow through a real SLURM cluster that is brought up on this machine (Debian, root) and stopped.
+test-slurm: .venv/.made
+	$(BIN)/python tests/slurm/cluster.py --install -- true
+	$(BIN)/pytest -m slurm -rP --show-capture=stdout tests/slurm
 
 # Without that run: for the time between two edits.
 test-fast: .venv/.made

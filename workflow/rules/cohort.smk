@@ -36,8 +36,9 @@ rule collect_cohort:
         "logs/collect_cohort.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=of_cohort_mb(500),
         runtime=10,
     params:
         patients=PATIENTS,
@@ -91,8 +92,9 @@ rule draw_figures:
         "logs/draw_figures.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=of_cohort_mb(500),
         runtime=10,
     params:
         code=code_digest("draw_figures.py"),

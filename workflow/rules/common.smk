@@ -1,14 +1,29 @@
 """Load and validate the study; the few helpers that all rules share."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir, "workflow/scripts")
-sys.path.append(str(SCRIPTS))
+sys.path.insert(0, str(SCRIPTS))
+
+from snakemake.logging import logger
 
 from nanouptake.code_digest import code_digest as digest_of_script
+from nanouptake.progress import FailedSteps
 from nanouptake.study import Study, closing_words
+
+# Of several nanouptakes on this machine a job runs the one whose digest its rule has.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+os.environ["NANOUPTAKE_ENGINE_PID"] = str(os.getpid())
+# Snakemake's own variables (OMP, OPENBLAS, MKL) follow a job's threads; these two must, too.
+shell.prefix(
+    "export ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=$OMP_NUM_THREADS NUMBA_NUM_THREADS=$OMP_NUM_THREADS; "
+)
+logger.addHandler(FailedSteps(Path.cwd()))
 
 study = Study.load(
     config,
@@ -94,6 +109,27 @@ def scan_listing(wildcards):
     return study.listing(wildcards.patient, wildcards.timepoint)
 
 
+def memory_mb(base, *, per_raw_mb):
+    """Resource function: grows with the patient's or phantom's raw scans, and at every retry.
+
+    The raw scans are there before the first job: a group of jobs can be given its memory at once.
+    """
+
+    def mem_mb(wildcards, attempt):
+        if "phantom" in wildcards.keys():
+            raw_mb = study.phantom_mb(wildcards.phantom)
+        else:
+            raw_mb = study.raw_mb(wildcards.patient)
+        return int(attempt * (base + per_raw_mb * raw_mb))
+
+    return mem_mb
+
+
+def of_cohort_mb(base):
+    """Resource function: grows with the number of patients, and at every retry."""
+    return lambda wildcards, attempt: attempt * (base + len(PATIENTS))
+
+
 def of_posts(pattern):
     """Input function: the pattern for every post timepoint of the patient."""
     return lambda wildcards: [
@@ -112,8 +148,8 @@ def sessions_of(pattern):
     """Input function: the pattern for every timepoint of the patient."""
     return lambda wildcards: [
         pattern.format(patient=p, timepoint=t)
-        for p, t in study.scans
-        if p == wildcards.patient
+        for p in [wildcards.patient]
+        for t in study.timepoints[p]
     ]
 
 
@@ -166,4 +202,4 @@ onsuccess:
 
 
 onerror:
-    print(closing_words(Path("results")), file=sys.stderr)
+    print(closing_words(Path("results"), stopped=True), file=sys.stderr)

@@ -16,8 +16,9 @@ rule ingest_session:
         timepoint="pre|post[0-9]*",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=3),
         runtime=10,
     params:
         folder=scan_folder,
@@ -47,8 +48,9 @@ rule ingest_planning:
         "logs/ingest/sub-{patient}_ses-planning.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=3),
         runtime=10,
     params:
         folder=lambda wildcards: study.folder(wildcards.patient, "planning"),

@@ -10,8 +10,9 @@ rule write_reference_phantom:
         "logs/write_reference_phantom/{phantom}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wildcards, attempt: 1500 * attempt,
         runtime=10,
     params:
         code=code_digest("write_reference_phantom.py"),
@@ -34,8 +35,9 @@ rule map_phantom:
         "logs/map_phantom/{phantom}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=3),
         runtime=10,
     params:
         folder=lambda wildcards: study.phantoms[wildcards.phantom]["path"],
@@ -86,8 +88,9 @@ rule measure_phantom:
         "logs/measure_phantom/{phantom}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=3),
         runtime=10,
     params:
         settings=lambda wildcards: study.phantom_settings(wildcards.phantom),

@@ -8,8 +8,9 @@ rule write_reference_patient:
         "logs/write_reference_patient/{patient}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=3500,
+        mem_mb=lambda wildcards, attempt: 3500 * attempt,
         runtime=10,
     params:
         code=code_digest("write_reference_patient.py"),

@@ -19,7 +19,7 @@ rule register_sessions:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2500,
+        mem_mb=memory_mb(500, per_raw_mb=7),
         runtime=20,
     params:
         seed=config["registration"]["seed"],
@@ -51,7 +51,7 @@ rule register_planning:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=3500,
+        mem_mb=memory_mb(500, per_raw_mb=8),
         runtime=30,
     params:
         seed=config["registration"]["seed"],

@@ -25,8 +25,9 @@ rule render_patient:
         "logs/render_patient/sub-{patient}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=3),
         runtime=10,
     params:
         space=SPACE,
@@ -56,8 +57,9 @@ rule write_patient_report:
         "logs/write_patient_report/sub-{patient}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=memory_mb(500, per_raw_mb=0.5),
         runtime=10,
     params:
         templates=templates_digest(),
@@ -99,8 +101,9 @@ rule write_report:
         "logs/write_report.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=of_cohort_mb(500),
         runtime=10,
     params:
         phantoms={p: study.phantoms[p]["kind"] for p in PHANTOMS},

@@ -14,8 +14,9 @@ rule map_t1:
         "logs/map_t1/sub-{patient}_ses-{timepoint}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(500, per_raw_mb=2),
         runtime=10,
     params:
         protocol=config["mp2rage"],

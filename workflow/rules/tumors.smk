@@ -25,8 +25,9 @@ rule measure_tumors:
         "logs/measure_tumors/sub-{patient}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(500, per_raw_mb=6),
         runtime=10,
     params:
         timepoints=lambda wildcards: study.posts(wildcards.patient),

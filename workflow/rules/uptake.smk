@@ -19,8 +19,9 @@ rule label_tumors:
         "logs/label_tumors/sub-{patient}.log",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=memory_mb(500, per_raw_mb=4),
         runtime=10,
     params:
         code=code_digest("label_tumors.py"),
@@ -55,8 +56,9 @@ rule map_uptake:
         timepoint="post[0-9]*",
     conda:
         "../../environment.yml"
+    threads: 1
     resources:
-        mem_mb=2500,
+        mem_mb=memory_mb(500, per_raw_mb=4),
         runtime=10,
     params:
         protocol=config["mp2rage"],
@@ -85,8 +87,9 @@ if SPACE == "planning":
             "logs/map_pre_t1/sub-{patient}.log",
         conda:
             "../../environment.yml"
+        threads: 1
         resources:
-            mem_mb=2500,
+            mem_mb=memory_mb(500, per_raw_mb=4),
             runtime=10,
         params:
             protocol=config["mp2rage"],

@@ -21,7 +21,6 @@ def main(inp, out, seed):
                 pair=pair,
                 fixed_mask=fixed_mask,
                 moving_mask=moving_mask,
-                work_dir=Path(out["planning_to_pre"]).parent,
                 seed=seed,
             )
             found.raise_if_failed(pair)

@@ -1,7 +1,5 @@
 """Rigid registration of one post UNI to the pre UNI."""
 
-from pathlib import Path
-
 from nanouptake.geometry import write_itk
 from nanouptake.images import load
 from nanouptake.registration import brain_mask, head_mask, register
@@ -17,7 +15,6 @@ def main(inp, out, timepoint, seed):
             pair="uni-uni",
             fixed_mask=brain_mask(load(inp["fixed_t1"]), load(inp["fixed_inv2"])),
             moving_mask=head_mask(load(inp["moving_inv2"])),
-            work_dir=Path(out["xfm"]).parent,
             seed=seed,
         )
         found.raise_if_failed(f"{timepoint} to pre")

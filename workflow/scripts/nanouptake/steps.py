@@ -7,7 +7,12 @@ why; the steps after it pass the reason on. Any other exception is a defect and 
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,6 +23,18 @@ from .images import write_atomic
 def read_status(path: str | Path) -> dict:
     """Return a status: ok (bool), flags (list of str), reason (str), step (str), details (dict)."""
     return json.loads(Path(path).read_text())
+
+
+def die_with_parent() -> None:
+    """Have the system end this process when the one that started it is killed (on Linux).
+
+    A step that outlived its run could overwrite what the next run has made of newer data.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        engine = os.environ.get("NANOUPTAKE_ENGINE_PID")
+        if engine and not Path("/proc", engine).exists():
+            sys.exit("the run that started this job was killed")
 
 
 def run_step(
@@ -46,6 +63,7 @@ def run_step(
     source : path or None
         The file or folder that a reason names where the error itself names none.
     """
+    die_with_parent()
     made_files = [Path(p) for p in outputs]
     result: dict = {"step": name, "ok": True, "flags": [], "reason": "", "details": {}}
     for path in upstream:
@@ -55,6 +73,8 @@ def run_step(
             result |= {"ok": False, "reason": before["reason"]}
     for target in [*made_files, Path(status)]:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+            part.unlink(missing_ok=True)  # of a run that was killed
     if result["ok"]:
         try:
             made = work() or {}

@@ -7,12 +7,18 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from .errors import DataError
+
+REFERENCE_MB = 220.0  # what the reference trial writes for a patient
+GZIP_RATIO = 3  # of MR images of 12 bits
+SEVERITY = ("", "ok", "flagged", "failed")
+STOPPED = "Jobs failed (see above): tables and report are those of the last whole run. What it ended with:"
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ class Study:
                     cure="keep one of the rows",
                 )
             rows[key] = row
-        for patient in {p for p, _ in rows}:
-            has = {t for p, t in rows if p == patient}
+        for patient, has in _timepoints(rows).items():
             for needed in ("planning", "pre"):
                 if needed not in has:
                     raise DataError(
@@ -61,7 +66,7 @@ class Study:
                     found=", ".join(sorted(has)),
                     cure="add the row of the post scan, or leave the patient out until it is there",
                 )
-        folded = Counter(p.casefold() for p in {p for p, _ in rows})
+        folded = Counter(p.casefold() for p in _timepoints(rows))
         if twice := [p for p, n in folded.items() if n > 1]:
             raise DataError(
                 "two patient ids differ in case only",
@@ -78,16 +83,21 @@ class Study:
     @property
     def scans(self) -> list[tuple[str, str]]:
         """All (patient, timepoint), sorted."""
-        return sorted(self.rows)
+        return [(patient, timepoint) for patient in self.patients for timepoint in self.timepoints[patient]]
+
+    @cached_property
+    def timepoints(self) -> dict[str, list[str]]:
+        """Sorted timepoints of every patient; made once, for the rules ask for them at every job."""
+        return {patient: sorted(has) for patient, has in sorted(_timepoints(self.rows).items())}
 
     @property
     def patients(self) -> list[str]:
         """All patients, sorted."""
-        return sorted({patient for patient, _ in self.rows})
+        return list(self.timepoints)
 
     def posts(self, patient: str) -> list[str]:
         """Post timepoints of a patient, sorted."""
-        return sorted(t for p, t in self.rows if p == patient and t.startswith("post"))
+        return [t for t in self.timepoints[patient] if t.startswith("post")]
 
     def folder(self, patient: str, timepoint: str) -> str:
         """Return the scan's folder as the sheet gives it."""
@@ -167,7 +177,9 @@ class Study:
 
     def phantom_listing(self, phantom: str) -> str:
         """Digest of names, sizes and times of a phantom's files."""
-        return "reference" if self.is_reference_phantom(phantom) else _listing(self.phantoms[phantom]["path"])
+        return (
+            "reference" if self.is_reference_phantom(phantom) else _listing(self.phantoms[phantom]["path"])[0]
+        )
 
     def is_reference_phantom(self, phantom: str) -> bool:
         """Whether a phantom's scan is written by the reference trial."""
@@ -191,18 +203,35 @@ class Study:
         """Digest of names, sizes and times of a scan's files; it changes when a file does."""
         if self.is_reference(patient):
             return "reference"
-        return _listing(self.folder(patient, timepoint))
+        return _listing(self.folder(patient, timepoint))[0]
+
+    def raw_mb(self, patient: str) -> float:
+        """Size of a patient's scans without compression, about; of a reference patient what is written."""
+        if self.is_reference(patient):
+            return REFERENCE_MB
+        return sum(_listing(self.folder(patient, t))[1] for t in self.timepoints[patient]) / 2**20
+
+    def phantom_mb(self, phantom: str) -> float:
+        """Size of a phantom's scan without compression, about."""
+        if self.is_reference_phantom(phantom):
+            return REFERENCE_MB
+        return _listing(self.phantoms[phantom]["path"])[1] / 2**20
 
 
-def closing_words(results: Path) -> str:
-    """Return the summary of a run: scans ok, flagged and failed, the reasons, and where the report is."""
+def closing_words(results: Path, *, stopped: bool = False) -> str:
+    """Return the summary of a run: patients and scans by status, the reasons, and where the report is."""
     table = results / "cohort/scans.csv"
     if not table.exists():
         return "No table of scans was made; see the log above for the first job that failed."
     with table.open(newline="") as stream:
         scans = list(csv.DictReader(stream))
-    count = Counter(row["status"] for row in scans)
-    lines = [f"Scans: {count['ok']} ok, {count['flagged']} flagged, {count['failed']} failed."]
+    worst: dict[str, str] = {}
+    for row in scans:
+        worst[row["patient"]] = max(worst.get(row["patient"], ""), row["status"], key=SEVERITY.index)
+    lines = [STOPPED] if stopped else []
+    for what, states in (("Patients", worst.values()), ("Scans", [row["status"] for row in scans])):
+        count = Counter(states)
+        lines.append(f"{what}: {count['ok']} ok, {count['flagged']} flagged, {count['failed']} failed.")
     for row in scans:
         if row["status"] != "ok":
             lines.append(f"  {row['status']}: patient {row['patient']} {row['timepoint']}: {row['reason']}")
@@ -271,9 +300,9 @@ def _phantoms(config: dict, schemas: Path) -> dict[str, dict[str, str]]:
 
 
 @cache
-def _listing(folder: str) -> str:
-    """Digest of the names, sizes and modification times below a folder."""
-    lines = []
+def _listing(folder: str) -> tuple[str, int]:
+    """Digest of the names, sizes and modification times below a folder, and its bytes, gzip undone."""
+    lines, total = [], 0
     waiting = [folder]
     while waiting:
         try:
@@ -284,9 +313,19 @@ def _listing(folder: str) -> str:
                     else:
                         stat = entry.stat()
                         lines.append(f"{entry.path[len(folder) :]} {stat.st_size} {stat.st_mtime_ns}")
+                        total += stat.st_size * (GZIP_RATIO if entry.name.endswith(".gz") else 1)
         except OSError as error:
             lines.append(f"unreadable {error.errno}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    text = "\n".join(sorted(lines)).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16], total
+
+
+def _timepoints(rows: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the timepoints of every patient."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for patient, timepoint in rows:
+        found[patient].add(timepoint)
+    return found
 
 
 @cache

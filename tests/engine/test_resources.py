@@ -1,0 +1,62 @@
+"""What jobs declare, what they are given, and that the number of cores changes no byte."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+import tiny_trial
+
+RULES = {
+    match[1]: match[0]
+    for path in sorted((tiny_trial.ROOT / "workflow/rules").glob("*.smk"))
+    for match in re.finditer(r"^ *rule (\w+):\n(?:(?! *rule ).*\n)*", path.read_text(), re.M)
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_declares_what_it_needs(name):
+    for word in ("threads: ", "mem_mb=", "runtime=", "log:", "code=code_digest"):
+        assert word in RULES[name], word
+
+
+def test_every_rule_is_part_of_a_submission():
+    profile = yaml.safe_load((tiny_trial.ROOT / "profiles/slurm/config.yaml").read_text())
+    groups = dict(entry.split("=") for entry in profile["groups"])
+    assert groups.keys() == RULES.keys()
+    for name, group in groups.items():
+        asked = {
+            w for w in ("patient", "phantom") if f"{{{w}}}" in RULES[name].split("log:")[1].split("conda:")[0]
+        }
+        assert (asked or {"cohort"}) == {group}
+
+
+@pytest.mark.study
+def test_libraries_may_use_as_many_threads_as_the_rule_says(undisturbed):
+    jobs = [json.loads(line) for line in (undisturbed / "jobs.jsonl").read_text().splitlines()]
+    assert len(jobs) == 25
+    for rule, threads, limits in jobs:
+        assert limits == dict.fromkeys(limits, str(threads)), rule
+
+
+@pytest.mark.study
+def test_one_core_gives_the_bytes_of_two(undisturbed, tmp_path):
+    study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
+    tiny_trial.run(study, cores=1)
+    assert tiny_trial.differences(tiny_trial.results(undisturbed), tiny_trial.results(study)) == []
+
+
+@pytest.mark.study
+def test_a_failure_is_told_when_it_happens_and_at_the_end(undisturbed, tmp_path):
+    study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
+    next((study / "scans/T002/pre").glob("*UNIT1.nii.gz")).write_bytes(b"")
+    said = tiny_trial.run(study, cores=2)
+    middle, end = said.split("Failed so far: 1", 1)
+    assert "T002: ingest pre:" in middle
+    assert "steps (" in end  # the run went on
+    assert "Patients: 1 ok, 0 flagged, 1 failed." in end
+    assert "Report: results/report.html" in end
+    first = {k: v for k, v in tiny_trial.results(undisturbed).items() if k.startswith("sub-T001")}
+    second = {k: v for k, v in tiny_trial.results(study).items() if k.startswith("sub-T001")}
+    assert tiny_trial.differences(first, second) == []
