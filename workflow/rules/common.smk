@@ -1,7 +1,6 @@
 """Load and validate the study; the few helpers that all rules share."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -11,14 +10,11 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.logging import logger
 
 from nanouptake.code_digest import code_digest as digest_of_script
+from nanouptake.processes import prepare_jobs
 from nanouptake.progress import FailedSteps
 from nanouptake.study import Study, closing_words
 
-# Of several nanouptakes on this machine a job runs the one whose digest its rule has.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-os.environ["NANOUPTAKE_ENGINE_PID"] = str(os.getpid())
+prepare_jobs(SCRIPTS)
 # Snakemake's own variables (OMP, OPENBLAS, MKL) follow a job's threads; these two must, too.
 shell.prefix(
     "export ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=$OMP_NUM_THREADS NUMBA_NUM_THREADS=$OMP_NUM_THREADS; "

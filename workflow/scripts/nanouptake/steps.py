@@ -7,34 +7,19 @@ why; the steps after it pass the reason on. Any other exception is a defect and 
 
 from __future__ import annotations
 
-import ctypes
 import glob
 import json
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .errors import DataError
 from .images import write_atomic
+from .processes import die_with_parent
 
 
 def read_status(path: str | Path) -> dict:
     """Return a status: ok (bool), flags (list of str), reason (str), step (str), details (dict)."""
     return json.loads(Path(path).read_text())
-
-
-def die_with_parent() -> None:
-    """Have the system end this process when the one that started it is killed (on Linux).
-
-    A step that outlived its run could overwrite what the next run has made of newer data.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        engine = os.environ.get("NANOUPTAKE_ENGINE_PID")
-        if engine and not Path("/proc", engine).exists():
-            sys.exit("the run that started this job was killed")
 
 
 def run_step(
