@@ -12,7 +12,7 @@ from snakemake.logging import logger
 from nanouptake.code_digest import code_digest as digest_of_script
 from nanouptake.processes import prepare_jobs
 from nanouptake.progress import FailedSteps
-from nanouptake.study import Study, closing_words
+from nanouptake.study import EXIT_FAILED_DATA, Study, closing_words, failed_data
 
 prepare_jobs(SCRIPTS)
 # Snakemake's own variables (OMP, OPENBLAS, MKL) follow a job's threads; these two must, too.
@@ -195,6 +195,8 @@ def infusion_minutes():
 
 onsuccess:
     print(closing_words(Path("results")), file=sys.stderr)
+    if failed_data(Path("results")):
+        sys.exit(EXIT_FAILED_DATA)
 
 
 onerror:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,5 +161,13 @@ def write_atomic(path: str | Path, content: bytes | str | list[bytes | memoryvie
             pieces = content if isinstance(content, list) else [content]
             stream.writelines(p.encode() if isinstance(p, str) else p for p in pieces)
         part.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; the file cannot be written; cure: free space or make the folder writable, "
+            "then run again: what is done is kept",
+            str(path),
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

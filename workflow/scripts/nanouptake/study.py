@@ -17,6 +17,7 @@ from .errors import DataError
 
 REFERENCE_MB = 220.0  # what the reference trial writes for a patient
 GZIP_RATIO = 3  # of MR images of 12 bits
+EXIT_FAILED_DATA = 3  # the run is whole, and the data of some patients or phantoms could not be used
 SEVERITY = ("", "ok", "flagged", "failed")
 STOPPED = "Jobs failed (see above): tables and report are those of the last whole run. What it ended with:"
 
@@ -34,6 +35,7 @@ class Study:
     def load(cls, config: dict, *, sheet: Path, schemas: Path) -> Study:
         """Read and validate; raise DataError that names file, field, found and wanted."""
         _validate(config, schemas / "config.schema.json", file="config/config.yaml")
+        _check_protocol(config["mp2rage"])
         table = _read_sheet(sheet, schemas / "scans.schema.json", of="scans", key="scans")
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for number, row in enumerate(table, start=2):
@@ -241,6 +243,29 @@ def closing_words(results: Path, *, stopped: bool = False) -> str:
         words = status["reason"] or "; ".join(status["flags"])
         lines.append(f"Phantom {path.parent.name}: {state}" + (f": {words}" if words else ""))
     return "\n".join([*lines, f"Report: {results / 'report.html'}"])
+
+
+def _check_protocol(settings: dict) -> None:
+    """Raise DataError for delays that are impossible, before the first job."""
+    from .mp2rage import Protocol
+
+    try:
+        Protocol(**settings)
+    except DataError as error:
+        error.file = "config/config.yaml"
+        raise
+
+
+def failed_data(results: Path) -> list[str]:
+    """Return the patients and phantoms whose data failed in the last run."""
+    table = results / "cohort/scans.csv"
+    if not table.exists():
+        return []
+    with table.open(newline="") as stream:
+        patients = {row["patient"] for row in csv.DictReader(stream) if row["status"] == "failed"}
+    statuses = (results / "phantoms").glob("*/status.json")
+    phantoms = {p.parent.name for p in statuses if not json.loads(p.read_text())["ok"]}
+    return sorted(patients) + sorted(phantoms)
 
 
 def _chosen_series(row: dict[str, str]) -> dict[str, str]:
