@@ -39,6 +39,7 @@ atexit.register(record)
 
 def run(study: Path, *words: str, checkout: Path = ROOT, **env: str) -> tuple[float, float, float]:
     """Run snakemake on a study; return wall s, CPU s of all its processes, its peak memory in MB."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every job would compile the package anew
     words = ("-m", "snakemake", "-s", str(checkout / "Snakefile"), "--directory", str(study), *words)
     start = time.perf_counter()
     with (study / "snakemake.log").open("ab") as log:
@@ -52,14 +53,14 @@ def run(study: Path, *words: str, checkout: Path = ROOT, **env: str) -> tuple[fl
     return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def replay(records: list, study: Path) -> float:
-    """Run the recorded jobs again, one after another in this process; return wall s, imports counted once."""
+def replay(records: list, study: Path) -> tuple[float, float]:
+    """Run the recorded jobs again, one after another in this process; return wall s and CPU s."""
     os.chdir(study)
     sys.path.insert(0, str(ROOT / "workflow/scripts"))
     start = time.perf_counter()
     for job, *_ in records:
         runpy.run_path(str(ROOT / "workflow/scripts" / f"{job.rule}.py"), init_globals={"snakemake": job})
-    return time.perf_counter() - start
+    return time.perf_counter() - start, sum(os.times()[:4])
 
 
 def overhead(patient: str) -> None:
@@ -92,9 +93,12 @@ def overhead(patient: str) -> None:
         child = os.fork()
         if not child:
             os.environ.update(ONE_THREAD)
-            alone = replay(found, study)
-            print(f"workflow {wall:.1f} s ({cpu:.1f} CPU s, {len(found)} jobs), one process {alone:.1f} s, "
-                  f"overhead {100 * (wall / alone - 1):.1f} %")  # fmt: skip
+            wall_alone, cpu_alone = replay(found, study)
+            print(
+                f"{len(found)} jobs: workflow {wall:.1f} s ({cpu:.1f} CPU s), one process {wall_alone:.1f} s "
+                f"({cpu_alone:.1f} CPU s), overhead {100 * (wall / wall_alone - 1):.0f} % "
+                f"({100 * (cpu / cpu_alone - 1):.0f} % in CPU s)"
+            )
             sys.stdout.flush()
             os._exit(0)
         if os.waitpid(child, 0)[1]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+import subprocess
 import time
 
 import pytest
@@ -29,14 +31,46 @@ def jobs(top):
     return sorted((job for job in found if job["Name"] != "true"), key=lambda job: int(job["JobId"]))
 
 
+def cancel_one() -> None:
+    """Cancel the first job that runs, a few seconds after it has begun."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        running = subprocess.run(
+            ["squeue", "-ht", "R", "-o", "%i"], capture_output=True, text=True, check=True
+        )
+        if running.stdout:
+            time.sleep(3)
+            subprocess.run(["scancel", running.stdout.split()[0]], check=True)
+            return
+        time.sleep(0.5)
+    raise TimeoutError("no job began")
+
+
+def memory_mb(job):
+    return int(re.search(r"mem=(\d+)M", job["Tres"])[1])
+
+
 def test_slurm_gives_the_bytes_of_the_local_run(slurm, undisturbed, tmp_path):
+    """One patient's job is cancelled, as by a node that fails, and tried again with more memory."""
     study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
     start = time.monotonic()
-    tiny_trial.run(study, "--profile", PROFILE, *HASTE, cores=None)
+    words = ["--profile", PROFILE, *HASTE, "--default-resources", "slurm_account=trial"]
+    process = tiny_trial.start(study, *words, cores=None)
+    try:
+        cancel_one()
+        status = process.wait(timeout=600)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert status == 0, (study / "run.log").read_text()[-4000:]
     print(f"\n{time.monotonic() - start:.0f} s")
-    for job in jobs(slurm):
-        print(job["JobId"], job["JobState"], job["Tres"], job["StartTime"], job["EndTime"])
-    assert [job["JobState"] for job in jobs(slurm)] == ["COMPLETED"] * 3  # two patients, the cohort
+    ran = jobs(slurm)
+    for job in ran:
+        print(*[job[k] for k in ("JobId", "JobState", "Account", "Tres", "StartTime", "EndTime")])
+    states = [job["JobState"] for job in ran]
+    assert sorted(states) == ["CANCELLED", *["COMPLETED"] * 3]  # two patients, the cohort
+    lost = memory_mb(ran[states.index("CANCELLED")])
+    assert sum(memory_mb(job) >= 2 * lost for job in ran) == 1
+    assert {job["Account"] for job in ran} == {"trial"}
     assert tiny_trial.differences(tiny_trial.results(undisturbed), tiny_trial.results(study)) == []
-    again = tiny_trial.run(study, "--profile", PROFILE, *HASTE, "-n", cores=None)
-    assert "Nothing to be done" in again
+    assert "Nothing to be done" in tiny_trial.run(study, "--profile", PROFILE, "-n", cores=None)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
 
 from .columns import TABLES
 from .errors import DataError
@@ -174,13 +173,15 @@ def posterior_upper(values: np.ndarray, mixture: Mixture) -> np.ndarray:
 
     Beyond the two means the wider Gaussian would claim both tails, so values are drawn in to the means.
     """
+    from scipy.special import expit
+
     x = np.clip(values, mixture.mean[:, :1], mixture.mean[:, 1:])[:, None]
     logs = (
         np.log(mixture.weight)[..., None]
         - np.log(mixture.sd)[..., None]
         - 0.5 * ((x - mixture.mean[..., None]) / mixture.sd[..., None]) ** 2
     )
-    return special.expit(logs[:, 1] - logs[:, 0])
+    return expit(logs[:, 1] - logs[:, 0])
 
 
 def groups_of(posterior: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -249,12 +250,14 @@ def lar(x: np.ndarray, y: np.ndarray, *, degree: int = 1) -> np.ndarray:
     >>> lar(np.arange(1.0, 6), np.array([1.0, 12, 20, 8, 46]), degree=2).round(6).tolist()
     [0.875, 6.0, -5.875]
     """
+    from scipy.optimize import linprog
+
     design = np.vander(x, degree + 1)
     n, k = design.shape
     cost = np.concatenate([np.zeros(k), np.ones(2 * n)])
     equal = np.hstack([design, np.eye(n), -np.eye(n)])
     bounds = [(None, None)] * k + [(0, None)] * (2 * n)
-    return optimize.linprog(cost, A_eq=equal, b_eq=y, bounds=bounds, method="highs-ds").x[:k]
+    return linprog(cost, A_eq=equal, b_eq=y, bounds=bounds, method="highs-ds").x[:k]
 
 
 def r_squared(y: np.ndarray, fitted: np.ndarray) -> tuple[float, float]:
@@ -302,6 +305,8 @@ def variance_components(values: np.ndarray, patient: np.ndarray) -> Variance:
     The restricted likelihood is profiled over the ICC on a grid of 0.001: no optimiser can fail. All NaN
     with fewer than two patients, or without a patient with two tumours.
     """
+    from scipy.stats import chi2
+
     groups = [values[patient == p] for p in np.unique(patient)]
     n = np.array([len(g) for g in groups])
     if len(groups) < 2 or n.max() < 2 or not np.ptp(values) > 0:
@@ -316,7 +321,7 @@ def variance_components(values: np.ndarray, patient: np.ndarray) -> Variance:
     df = n.sum() - 1
     likelihood = -0.5 * (df * np.log(squares / df) + np.log1p(n * lam).sum(axis=1) + np.log(w.sum(axis=1)))
     best = int(likelihood.argmax())
-    inside = icc[2 * (likelihood[best] - likelihood) <= stats.chi2.ppf(0.95, 1)]
+    inside = icc[2 * (likelihood[best] - likelihood) <= chi2.ppf(0.95, 1)]
     variance = squares[best] / df
     return Variance(
         float(mu[best]),
@@ -359,10 +364,12 @@ def partial_volume_recovery(diameter_mm: np.ndarray, *, blur_sd_mm: float) -> np
     >>> partial_volume_recovery(np.array([5.0, 50.0]), blur_sd_mm=0.8).round(2).tolist()
     [0.63, 0.96]
     """
+    from scipy.special import erf
+
     radius = np.asarray(diameter_mm, float)[:, None] / 2
     r = (np.arange(400) + 0.5) / 400 * radius
     s = blur_sd_mm * np.sqrt(2)
-    edge = special.erf((radius - r) / s) + special.erf((radius + r) / s)
+    edge = erf((radius - r) / s) + erf((radius + r) / s)
     tail = np.exp(-(((radius - r) / s) ** 2)) - np.exp(-(((radius + r) / s) ** 2))
     profile = 0.5 * edge - blur_sd_mm / (r * np.sqrt(2 * np.pi)) * tail
     return (profile * r**2).sum(axis=1) / (r**2).sum(axis=1)
@@ -428,6 +435,8 @@ def fits(tumors: pd.DataFrame, patients: pd.DataFrame, arms: Arms, *, blur_sd_mm
     blur_sd_mm : float
         For the null of partial volume.
     """
+    from scipy.stats import spearmanr
+
     rows: list[dict] = []
 
     def add(fit: str, name: str, value: float, unit: str, meaning: str, **more: object) -> None:
@@ -457,7 +466,7 @@ def fits(tumors: pd.DataFrame, patients: pd.DataFrame, arms: Arms, *, blur_sd_mm
         named = ", ".join(f"{p} {t}" for p, t in zip(out["patient"], out["tumor"], strict=True))
         meaning = f"residual beyond three robust SDs: {named or 'none'}"
         add(fit, "outliers", len(out), "1", meaning, **size)
-        rho, p = stats.spearmanr(x, y) if np.ptp(y) > 0 else (np.nan, np.nan)
+        rho, p = spearmanr(x, y) if np.ptp(y) > 0 else (np.nan, np.nan)
         add(
             fit,
             "spearman",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, spatial
+from scipy import ndimage
 
 from . import geometry
 from .images import Volume
@@ -37,6 +37,8 @@ def shape_of(concentration: Volume, labels: np.ndarray, index: int) -> Shape:
     if not len(own):
         none = np.array([])
         return Shape(np.zeros((0, 3)), none, none, none)
+    from scipy.spatial import cKDTree
+
     # A box that holds every point within the distance, also where the axes are not perpendicular.
     rows = np.linalg.norm(np.linalg.inv(concentration.affine[:3, :3]), axis=1)
     margin = np.ceil(rows * AROUND_MM[1]).astype(int) + 1
@@ -46,8 +48,8 @@ def shape_of(concentration: Volume, labels: np.ndarray, index: int) -> Shape:
     label, conc = labels[box], concentration.data[box]
     points = geometry.apply(concentration.affine, np.argwhere(np.ones(label.shape, bool)) + low)
     inside = (label == index).ravel()
-    depth = spatial.cKDTree(points[~inside]).query(points[inside])[0]
-    away = spatial.cKDTree(points[inside]).query(points[~inside], distance_upper_bound=AROUND_MM[1] + 1)[0]
+    depth = cKDTree(points[~inside]).query(points[inside])[0]
+    away = cKDTree(points[inside]).query(points[~inside], distance_upper_bound=AROUND_MM[1] + 1)[0]
     free = (label.ravel()[~inside] == 0) & (away > AROUND_MM[0]) & (away <= AROUND_MM[1])
     normal = conc.ravel()[~inside][free].astype(float)
     values = conc.ravel()[inside].astype(float)
