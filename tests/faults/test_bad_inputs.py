@@ -40,6 +40,7 @@ def read_session(folder, out):
     """Run ingest of a session; return its status."""
     names = {"t1w": "T1w", "uni": "UNIT1", "inv1": "inv-1", "inv2": "inv-2", "tb1": "TB1map"}
     made = {k: str(out / f"{v}.nii.gz") for k, v in names.items()}
+    made |= {f"{k}_json": str(out / f"{v}.json") for k, v in names.items()}
     made |= {"series": str(out / "series.tsv"), "status": str(out / "ingest.json")}
     ingest_session.main(str(folder), "pre", made, dataclasses.asdict(PROTOCOL), {}, {})
     return read_status(made["status"]), made

@@ -8,6 +8,11 @@ rule ingest_session:
         inv1=anat("inv-1_MP2RAGE.nii.gz"),
         inv2=anat("inv-2_MP2RAGE.nii.gz"),
         tb1=anat("TB1map.nii.gz"),
+        t1w_json=anat("T1w.json"),
+        uni_json=anat("UNIT1.json"),
+        inv1_json=anat("inv-1_MP2RAGE.json"),
+        inv2_json=anat("inv-2_MP2RAGE.json"),
+        tb1_json=anat("TB1map.json"),
         series=session("series.tsv"),
         status=session("ingest.json"),
     log:
@@ -26,8 +31,8 @@ rule ingest_session:
         override=lambda wildcards: study.override(
             wildcards.patient, wildcards.timepoint
         ),
-        protocol=config["mp2rage"],
-        check=config.get("mp2rage_check", {}),
+        protocol=study.section("mp2rage"),
+        check=study.section("mp2rage_check"),
         code=code_digest("ingest_session.py"),
     script:
         "../scripts/ingest_session.py"

@@ -44,8 +44,8 @@ rule map_phantom:
         listing=lambda wildcards: study.phantom_listing(wildcards.phantom),
         override=lambda wildcards: study.phantom_override(wildcards.phantom),
         method=lambda wildcards: study.phantom_settings(wildcards.phantom)["method"],
-        protocol=config["mp2rage"],
-        check=config.get("mp2rage_check", {}),
+        protocol=study.section("mp2rage"),
+        check=study.section("mp2rage_check"),
         code=code_digest("map_phantom.py"),
     script:
         "../scripts/map_phantom.py"

@@ -19,7 +19,7 @@ rule map_t1:
         mem_mb=memory_mb(500, per_raw_mb=2),
         runtime=10,
     params:
-        protocol=config["mp2rage"],
+        protocol=study.section("mp2rage"),
         code=code_digest("map_t1.py"),
     script:
         "../scripts/map_t1.py"

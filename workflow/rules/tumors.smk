@@ -31,7 +31,7 @@ rule measure_tumors:
         runtime=10,
     params:
         timepoints=lambda wildcards: study.posts(wildcards.patient),
-        tumors=config["tumors"],
+        tumors=study.section("tumors"),
         code=code_digest("measure_tumors.py"),
     script:
         "../scripts/measure_tumors.py"

@@ -61,7 +61,7 @@ rule map_uptake:
         mem_mb=memory_mb(500, per_raw_mb=4),
         runtime=10,
     params:
-        protocol=config["mp2rage"],
+        protocol=study.section("mp2rage"),
         agent=lambda wildcards: study.agent(wildcards.patient, wildcards.timepoint),
         code=code_digest("map_uptake.py"),
     script:
@@ -92,7 +92,7 @@ if SPACE == "planning":
             mem_mb=memory_mb(500, per_raw_mb=4),
             runtime=10,
         params:
-            protocol=config["mp2rage"],
+            protocol=study.section("mp2rage"),
             code=code_digest("map_pre_t1.py"),
         script:
             "../scripts/map_pre_t1.py"

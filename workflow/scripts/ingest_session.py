@@ -10,13 +10,14 @@ from nanouptake.steps import run_step
 
 
 def main(folder, timepoint, out, protocol, override, check):
-    roles = {
-        "T1w": out["t1w"],
-        "UNIT1": out["uni"],
-        "inv-1_MP2RAGE": out["inv1"],
-        "inv-2_MP2RAGE": out["inv2"],
-        "TB1map": out["tb1"],
+    names = {
+        "T1w": "t1w",
+        "UNIT1": "uni",
+        "inv-1_MP2RAGE": "inv1",
+        "inv-2_MP2RAGE": "inv2",
+        "TB1map": "tb1",
     }
+    roles = {role: out[name] for role, name in names.items()}
 
     def work():
         found = ingest(
@@ -24,13 +25,14 @@ def main(folder, timepoint, out, protocol, override, check):
         )
         volumes, flags = found.volumes, found.flags
         for role, path in roles.items():
+            side = out[f"{names[role]}_json"]
             if role not in volumes:
                 write_atomic(path, b"")
+                write_atomic(side, b"")
                 if role != "TB1map":
                     flags.append(f"no {role} in {timepoint}")
                 continue
             save(path, volumes[role][0])
-            side = Path(path.removesuffix(".nii.gz") + ".json")
             write_atomic(side, json.dumps(volumes[role][1], indent=1, sort_keys=True) + "\n")
         write_atomic(out["series"], series_table(found.series, found.others))
         details = {"protocol": protocol_table(volumes, Protocol(**protocol))}
@@ -38,7 +40,7 @@ def main(folder, timepoint, out, protocol, override, check):
             details["protocol check"] = found.protocol_check
         return {"flags": flags, "details": details}
 
-    outputs = [*roles.values(), out["series"]]
+    outputs = [v for k, v in out.items() if k != "status"]
     run_step(f"ingest {timepoint}", work, status=out["status"], outputs=outputs, source=folder)
 
 

@@ -82,6 +82,10 @@ class Study:
             study.relaxivity_phantom(patient, timepoint)
         return study
 
+    def section(self, name: str) -> dict:
+        """Return a section of the config, its keys in order: moving lines in the file reruns nothing."""
+        return _in_order(self.config.get(name, {}))
+
     @property
     def scans(self) -> list[tuple[str, str]]:
         """All (patient, timepoint), sorted."""
@@ -142,7 +146,7 @@ class Study:
 
     def agent(self, patient: str, timepoint: str) -> dict:
         """Return the config's agent, or nothing of it where a phantom gives the scan's relaxivity."""
-        return {} if self.relaxivity_phantom(patient, timepoint) else self.config["agent"]
+        return {} if self.relaxivity_phantom(patient, timepoint) else self.section("agent")
 
     def phantom_settings(self, phantom: str) -> dict:
         """Return what the rules need of a phantom's row, numbers as numbers, defaults filled in."""
@@ -243,6 +247,10 @@ def closing_words(results: Path, *, stopped: bool = False) -> str:
         words = status["reason"] or "; ".join(status["flags"])
         lines.append(f"Phantom {path.parent.name}: {state}" + (f": {words}" if words else ""))
     return "\n".join([*lines, f"Report: {results / 'report.html'}"])
+
+
+def _in_order(value):  # type: ignore[no-untyped-def]
+    return {k: _in_order(value[k]) for k in sorted(value)} if isinstance(value, dict) else value
 
 
 def _check_protocol(settings: dict) -> None:
