@@ -32,6 +32,7 @@ rule collect_cohort:
         fits="results/cohort/fits.csv",
         null_curve="results/cohort/null_curve.csv",
         dictionaries=expand("results/cohort/{table}.json", table=COHORT_TABLES),
+        provenance="results/cohort/provenance.json",
     log:
         "logs/collect_cohort.log",
     conda:

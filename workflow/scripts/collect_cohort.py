@@ -1,5 +1,6 @@
 """Tables of all tumours, patients, scans and statistics; a patient whose table is bad fails alone."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,8 @@ import pandas as pd
 from nanouptake.cohort import AGENT, check_tumors, first_post, fits, null_curve, patient_groups
 from nanouptake.columns import TABLES, write_table
 from nanouptake.errors import DataError
+from nanouptake.images import write_atomic
+from nanouptake.provenance import made_by
 from nanouptake.steps import read_status
 from nanouptake.tumors import patient_table
 
@@ -58,6 +61,9 @@ def main(inp, out, patients, scans, infusion_to_scan_min, blur_sd_mm):
     agent = first[first["patient"].isin(table.loc[table["group"] == AGENT, "patient"])]
     write_table(out["tumors"], tumors, "tumors")
     write_table(out["patients"], table, "patients")
+    tables = [path for path in out.values() if isinstance(path, str)]
+    record = {"step": "collect cohort", "ok": True, "reason": "", "made_by": made_by(tables)}
+    write_atomic(out["provenance"], json.dumps(record, indent=1, sort_keys=True) + "\n")
     write_table(out["scans"], pd.DataFrame(rows, columns=list(TABLES["scans"])), "scans")
     write_table(out["fits"], fits(first, table, arms, blur_sd_mm=blur_sd_mm), "fits")
     write_table(

@@ -6,7 +6,7 @@ from pathlib import Path
 from nanouptake.contours import label_names, read_rtstruct, usable
 from nanouptake.errors import DataError
 from nanouptake.images import save, write_atomic
-from nanouptake.ingest import ingest, series_table
+from nanouptake.ingest import ingest, series_digests, series_table
 from nanouptake.steps import run_step
 
 
@@ -31,9 +31,8 @@ def drawn_in(tumours, series):
 
 def main(folder, out, override, name_pattern):
     def work():
-        volumes, rtstruct, series, others, flags, _ = ingest(
-            Path(folder), kind="planning", protocol=None, override=override
-        )
+        found = ingest(Path(folder), kind="planning", protocol=None, override=override)
+        volumes, rtstruct, series, others, flags, _ = found
         if rtstruct is None:
             tumours, aside = label_names(Path(folder), name_pattern)
         else:
@@ -64,7 +63,7 @@ def main(folder, out, override, name_pattern):
         }
         write_atomic(out["contours"], json.dumps(content) + "\n")
         write_atomic(out["series"], series_table(series, others))
-        return {"flags": flags}
+        return {"flags": flags, "series": series_digests(found)}
 
     outputs = [out[k] for k in ("t1w", "ct", "labels", "contours", "series")]
     run_step("ingest planning", work, status=out["status"], outputs=outputs, source=folder)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nanouptake.images import save, write_atomic
-from nanouptake.ingest import ingest, protocol_table, series_table
+from nanouptake.ingest import ingest, protocol_table, series_digests, series_table
 from nanouptake.mp2rage import Protocol
 from nanouptake.steps import run_step
 
@@ -38,7 +38,7 @@ def main(folder, timepoint, out, protocol, override, check):
         details = {"protocol": protocol_table(volumes, Protocol(**protocol))}
         if found.protocol_check:
             details["protocol check"] = found.protocol_check
-        return {"flags": flags, "details": details}
+        return {"flags": flags, "details": details, "series": series_digests(found)}
 
     outputs = [v for k, v in out.items() if k != "status"]
     run_step(f"ingest {timepoint}", work, status=out["status"], outputs=outputs, source=folder)

@@ -24,7 +24,7 @@ def main(out, folder, method, protocol, override, check):
             "ValidityCodes": {int(code): meaning for code, meaning in MEANING.items()},
         }
         write_atomic(out["sidecar"], json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
-        return {"flags": found.flags, "details": found.details}
+        return {"flags": found.flags, "details": found.details, "series": found.series}
 
     outputs = [out[k] for k in ("t1", "sd", "validity", "magnitude", "sidecar")]
     run_step("map phantom", work, status=out["status"], outputs=outputs, source=folder)

@@ -21,6 +21,7 @@ from . import geometry, images
 from .errors import DataError
 from .images import Volume
 from .mp2rage import Protocol, combine, to_dn
+from .provenance import digest
 
 # Values are checked here, not by pydicom: its warnings print them, and UIDs may hold dates.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -481,6 +482,15 @@ class Ingested(NamedTuple):
     others: list[tuple[str, str]]
     flags: list[str]
     protocol_check: dict[str, float]
+
+
+def series_digests(found: Ingested) -> dict[str, str]:
+    """Return what identifies each role's series and nobody: its UID hashed; of NIfTI the voxels' digest."""
+    uids = {s.role: s.uid for s in found.series if s.role}
+    return {
+        role: digest(uids[role].encode() if role in uids else np.ascontiguousarray(volume.data).tobytes())
+        for role, (volume, _) in found.volumes.items()
+    } | {role: digest(uid.encode()) for role, uid in uids.items()}
 
 
 def check_protocol(

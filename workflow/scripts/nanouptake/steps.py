@@ -15,6 +15,7 @@ from pathlib import Path
 from .errors import DataError
 from .images import write_atomic
 from .processes import die_with_parent
+from .provenance import made_by
 
 
 def read_status(path: str | Path) -> dict:
@@ -38,7 +39,7 @@ def run_step(
     name : str
         The step, in words that stand in reasons ("read DICOM of pre").
     work : callable
-        Makes the outputs; may return {"flags": [...], "details": {...}}.
+        Makes the outputs; may return {"flags": [...], "details": {...}, "series": {role: digest}}.
     status : path
         JSON file written last.
     outputs : iterable of path
@@ -50,6 +51,7 @@ def run_step(
     """
     die_with_parent()
     made_files = [Path(p) for p in outputs]
+    series: dict[str, str] = {}
     result: dict = {"step": name, "ok": True, "flags": [], "reason": "", "details": {}}
     for path in upstream:
         before = read_status(path)
@@ -65,9 +67,13 @@ def run_step(
             made = work() or {}
             result["flags"] += [f for f in made.get("flags", []) if f not in result["flags"]]
             result["details"] = made.get("details", {})
+            series = made.get("series", {})
         except DataError as error:
             error.file = error.file or (None if source is None else str(source))
             result |= {"ok": False, "reason": f"{name}: {error}"}
+    result["made_by"] = made_by([*made_files, status])
+    if result["made_by"] and series:
+        result["made_by"]["series"] = series
     if not result["ok"]:
         for target in made_files:
             write_atomic(target, b"")

@@ -20,6 +20,7 @@ from .errors import DataError
 from .images import Volume, load
 from .mp2rage import Lookup, uni_sd
 from .mp2rage import Protocol as Mp2rageProtocol
+from .provenance import digest
 from .validity import T1Estimate, Validity
 
 
@@ -33,6 +34,7 @@ class T1Map(NamedTuple):
     field_t: float | None
     details: dict[str, Any]
     flags: list[str]
+    series: dict[str, str]  # what the images are known by, see ingest.series_digests
 
 
 def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str], check: dict | None) -> T1Map:
@@ -61,7 +63,14 @@ def of_mp2rage(folder: Path, *, protocol: dict, override: dict[str, str], check:
     if found.protocol_check:
         details["protocol_check"] = found.protocol_check
     return T1Map(
-        uni.like(estimate.t1_s), estimate.sd_s, estimate.validity, inv2.data, field, details, found.flags
+        uni.like(estimate.t1_s),
+        estimate.sd_s,
+        estimate.validity,
+        inv2.data,
+        field,
+        details,
+        found.flags,
+        ingest.series_digests(found),
     )
 
 
@@ -106,7 +115,9 @@ def _of_stack(stack: Contrasts, estimate: T1Estimate, details: dict, flags: list
     _empty(estimate, ~_bright(magnitude))
     assert estimate.sd_s is not None
     volume = Volume(estimate.t1_s, stack.affine)
-    return T1Map(volume, estimate.sd_s, estimate.validity, magnitude, stack.field_t, details, flags)
+    return T1Map(
+        volume, estimate.sd_s, estimate.validity, magnitude, stack.field_t, details, flags, stack.series
+    )
 
 
 MODELS: dict[str, Callable[..., T1Map]] = {
@@ -162,6 +173,7 @@ class Contrasts(NamedTuple):
     values: list[float]
     tr_s: float
     field_t: float | None
+    series: dict[str, str]
 
 
 def read_contrasts(folder: Path, *, varied: str, least: int) -> Contrasts:
@@ -238,8 +250,14 @@ def read_contrasts(folder: Path, *, varied: str, least: int) -> Contrasts:
         affine[:3, 2] = (places[0][-1] - places[0][0]) / (len(places[0]) - 1)
     affine[:3, 3] = places[0][0]
     field = header.get("MagneticFieldStrength")
+    uids = {f"{varied} {v:g}": str(s[0][0].SeriesInstanceUID) for v, s in zip(values, stacks, strict=True)}
     return Contrasts(
-        data, affine, values, float(header.RepetitionTime) / 1000, None if field is None else float(field)
+        data,
+        affine,
+        values,
+        float(header.RepetitionTime) / 1000,
+        None if field is None else float(field),
+        {name: digest(uid.encode()) for name, uid in uids.items()},
     )
 
 
