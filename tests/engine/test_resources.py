@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+import time
 
 import pytest
 import yaml
@@ -32,6 +34,32 @@ def test_every_rule_is_part_of_a_submission():
         assert (asked or {"cohort"}) == {group}
 
 
+def asked_mb(study):
+    """Return the memory that a plan asks for, by rule and patient."""
+    plan = tiny_trial.run(study, "-n")
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", plan, re.M)
+    found = [(rule, re.search(r"patient=(\w+)", b), re.search(r"mem_mb=(\d+)", b)) for rule, b in jobs]
+    return {(rule, patient[1]): int(mb[1]) for rule, patient, mb in found if patient and mb}
+
+
+def test_memory_follows_the_size_of_the_patients_scans(tmp_path):
+    study = tiny_trial.write_study(tmp_path / "study", patients=2)
+    before = asked_mb(study)
+    with (study / "scans/T001/pre/more.dcm").open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    after = asked_mb(study)
+    grown = {key: after[key] - before[key] for key in before}
+    assert {patient for _, patient in grown} == {"T001", "T002"}
+    assert all(mb == 0 for (_, patient), mb in grown.items() if patient == "T002")
+    assert all(50 <= mb <= 1000 for (_, patient), mb in grown.items() if patient == "T001")
+
+
+def children_s():
+    """Return the CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.study
 def test_libraries_may_use_as_many_threads_as_the_rule_says(undisturbed):
     jobs = [json.loads(line) for line in (undisturbed / "jobs.jsonl").read_text().splitlines()]
@@ -43,7 +71,11 @@ def test_libraries_may_use_as_many_threads_as_the_rule_says(undisturbed):
 @pytest.mark.study
 def test_one_core_gives_the_bytes_of_two(undisturbed, tmp_path):
     study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
+    start, used = time.monotonic(), children_s()
     tiny_trial.run(study, cores=1)
+    cores = (children_s() - used) / (time.monotonic() - start)
+    print(f"\n--cores 1 used {cores:.2f} cores")
+    assert cores < 1.25  # the engine's own process comes on top
     assert tiny_trial.differences(tiny_trial.results(undisturbed), tiny_trial.results(study)) == []
 
 
