@@ -155,8 +155,14 @@ def start(
         )
 
 
-def run(study: Path, *arguments: str, cores: int | None = 1, env: dict[str, str] | None = None) -> str:
-    """Run the workflow; return what it said; fail with it when it fails."""
+def run(
+    study: Path,
+    *arguments: str,
+    cores: int | None = 1,
+    env: dict[str, str] | None = None,
+    expected: int = 0,
+) -> str:
+    """Run the workflow; return what it said; fail with it when it ends with another status than expected."""
     before = log.stat().st_size if (log := study / "run.log").exists() else 0
     process = start(study, *arguments, cores=cores, env=env)
     try:
@@ -165,7 +171,7 @@ def run(study: Path, *arguments: str, cores: int | None = 1, env: dict[str, str]
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     said = log.read_bytes()[before:].decode()
-    assert status == 0, said[-4000:]
+    assert status == expected, said[-4000:]
     return said
 
 

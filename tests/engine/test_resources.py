@@ -83,7 +83,7 @@ def test_one_core_gives_the_bytes_of_two(undisturbed, tmp_path):
 def test_a_failure_is_told_when_it_happens_and_at_the_end(undisturbed, tmp_path):
     study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
     next((study / "scans/T002/pre").glob("*UNIT1.nii.gz")).write_bytes(b"")
-    said = tiny_trial.run(study, cores=2)
+    said = tiny_trial.run(study, cores=2, expected=3)
     middle, end = said.split("Failed so far: 1", 1)
     assert "T002: ingest pre:" in middle
     assert "steps (" in end  # the run went on
