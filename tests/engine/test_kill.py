@@ -58,27 +58,25 @@ def test_steps_die_with_a_killed_engine(undisturbed, tmp_path):
     study = tiny_trial.copy_inputs(undisturbed, tmp_path / "study")
     process = tiny_trial.start(study, cores=2)
     end = time.monotonic() + 60
-    while not (jobs := scripts_of(study)) and time.monotonic() < end:
-        time.sleep(0.05)
-    while jobs and not in_step(jobs) and time.monotonic() < end:
-        jobs = scripts_of(study)
+    while not (registering := [pid for pid in scripts_of(study) if has_ants(pid)]):
+        assert time.monotonic() < end
         time.sleep(0.05)
     process.kill()
     process.wait()
-    time.sleep(2.5)  # a job that is still at its imports ends when it begins its step
-    assert jobs
-    assert not scripts_of(study)
+    time.sleep(1)
+    assert not set(registering) & set(scripts_of(study))
+    while scripts_of(study):  # at their imports: they end when they begin their step
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert not list((study / "results").rglob("*from-*.json"))
 
 
-def in_step(jobs: list[int]) -> bool:
-    """Whether one of the processes has loaded ANTs: it is in the middle of a registration."""
-    for pid in jobs:
-        try:
-            if "ants" in Path(f"/proc/{pid}/maps").read_text():
-                return True
-        except OSError:
-            continue
-    return False
+def has_ants(pid: int) -> bool:
+    """Whether a process has loaded ANTs: it is in the middle of a registration."""
+    try:
+        return "/ants/" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
 
 
 def scripts_of(study: Path) -> list[int]:
