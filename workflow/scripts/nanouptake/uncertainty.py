@@ -23,6 +23,7 @@ MARGIN_VOXELS = 5
 WHITE_T1_S = (0.75, 1.05)
 TISSUE_T1_S = (0.75, 1.7)
 NODES = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of the contour's offset, in SDs
+SMALL_MM = 12.0  # below, coverage is supersampled 5 times, above 3 times
 SHIFT_MM = 0.25  # step of the derivatives with position
 QUANTILES = (2.5, 97.5)
 Z_CRITICAL, Z_DETECTION, Z_QUANTIFICATION = 1.645, 3.29, 10.0  # Currie 1968; LOQ at 10 % relative SD
@@ -225,7 +226,13 @@ class _Side:
     """One scan around one tumour: mean R1 inside the contour, wherever the contour is moved."""
 
     def __init__(self, scan: Scan, solid: Solid, surface: Surface, lookup: Lookup, reach_mm: float) -> None:
-        part, fraction = coverage(solid, scan.uni.shape, scan.uni.affine, matrix=scan.to_contours)
+        part, fraction = coverage(
+            solid,
+            scan.uni.shape,
+            scan.uni.affine,
+            matrix=scan.to_contours,
+            supersampling=5 if (solid.box[1] - solid.box[0]).max() < SMALL_MM else 3,
+        )
         margin = MARGIN_VOXELS + int(np.ceil(reach_mm / scan.uni.spacing_mm.min()))
         self.box = box_around(part, scan.uni.shape, margin)
         uni, inv2 = cut(scan.uni, self.box), cut(scan.inv2, self.box)
