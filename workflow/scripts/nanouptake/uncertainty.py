@@ -7,26 +7,30 @@ sigma_R1 = sigma_T1 / T1^2. A tumour's interval is drawn from five measured or s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
 from . import geometry
-from .contours import Solid, coverage
+from .contours import Solid, Voxels, coverage
 from .images import Volume
-from .mp2rage import Lookup, Protocol, combine, from_dn
-from .partial_volume import RateModel, box_around, corrected_rate, cut, signals
+from .mp2rage import Lookup, Protocol
+from .partial_volume import RateModel, Separation, box_around, cut, signals, within
 
 MARGIN_VOXELS = 5
 WHITE_T1_S = (0.75, 1.05)
-TISSUE_T1_S = (0.75, 1.7)
 NODES = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of the contour's offset, in SDs
 SMALL_MM = 12.0  # below, coverage is supersampled 5 times, above 3 times
 SHIFT_MM = 0.25  # step of the derivatives with position
 QUANTILES = (2.5, 97.5)
-Z_CRITICAL, Z_DETECTION, Z_QUANTIFICATION = 1.645, 3.29, 10.0  # Currie 1968; LOQ at 10 % relative SD
+PLANES = 0.05  # SD in mm of a drawn surface = this times the planes' distance squared over the diameter
+SPLINE_POWER = 0.668  # variance left by a cubic B-spline, mean over positions
+UPPER_NOISE = 2.0  # noise of the upper quarter over that of the mean
+UPPER_ERROR = 0.1  # of the excess of the upper quarter over the mean
+Z_DETECTION, Z_QUANTIFICATION = 3.29, 10.0  # Currie 1968; LOQ at 10 % relative SD
 
 
 def signal_noise(s: np.ndarray, white: np.ndarray) -> float:
@@ -77,15 +81,6 @@ def uni_sd(s: np.ndarray, noise_sd: float) -> np.ndarray:
         return noise_sd * np.abs(s[1] ** 2 - s[0] ** 2) / power**1.5
 
 
-def t1_sd(s: np.ndarray, t1_s: np.ndarray, *, noise_sd: float, lookup: Lookup) -> np.ndarray:
-    """Return the SD of T1 in seconds from noise, float32, NaN where T1 is unknown."""
-    uni, t1 = lookup.curve
-    slope = np.interp(t1_s, t1[::-1], np.abs(np.gradient(uni, t1))[::-1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sd = uni_sd(s, noise_sd) / slope
-    return np.where(np.isfinite(t1_s), sd, np.nan).astype(np.float32)
-
-
 def concentration_sd(
     concentration: np.ndarray,
     *,
@@ -110,42 +105,63 @@ def concentration_sd(
     return np.sqrt(scale**2 * noise2 + (r1_relative_sd * concentration) ** 2)
 
 
-def b1_relative_error(
+def protocol_relative_error(
     protocol: Protocol,
     *,
-    b1_sd: float,
+    b1_sd: float = 0.0,
+    protocol_sd: Mapping[str, float] | None = None,
     t1_s: float = 1.4,
     mg_per_ml: float = 0.1,
     r1_per_mg_ml_s: float = 5.0,
 ) -> float:
-    """Return the relative error of the concentration that a transmit field off by b1_sd causes without a map.
+    """Return the relative SD of the concentration that an unknown transmit field and protocol cause.
 
-    The root mean square over fields of 1 - b1_sd and 1 + b1_sd, the same before and after infusion.
+    Parameters
+    ----------
+    protocol : Protocol
+        As the study states it.
+    b1_sd : float
+        SD of the transmit field relative to nominal, the same before and after infusion.
+    protocol_sd : mapping or None
+        SD of fields of the protocol, in their unit.
+    t1_s, mg_per_ml, r1_per_mg_ml_s : float
+        The tissue for which it is told.
+
+    Root sum of squares over the sources, each the root mean square of one SD up and one SD down.
     """
     uni, t1 = Lookup(protocol).curve
     rates = np.array([1 / t1_s, 1 / t1_s + r1_per_mg_ml_s * mg_per_ml])
-    errors = []
-    for b1 in (1 - b1_sd, 1 + b1_sd):
-        found = 1 / np.interp(protocol.uni(1 / rates, b1), uni, t1)
-        errors.append((found[1] - found[0]) / (rates[1] - rates[0]) - 1)
-    return float(np.sqrt(np.mean(np.square(errors))))
+
+    def squared(scans: list[np.ndarray]) -> float:
+        found = [1 / np.interp(scan, uni, t1) for scan in scans]
+        return float(np.mean([((b - a) / (rates[1] - rates[0]) - 1) ** 2 for a, b in found]))
+
+    total = squared([protocol.uni(1 / rates, 1 + sign * b1_sd) for sign in (-1, 1)])
+    for name, sd in (protocol_sd or {}).items():
+        value = getattr(protocol, name)
+        top = 1.0 if name == "inversion_efficiency" else np.inf
+        changed = [replace(protocol, **{name: min(value + sign * sd, top)}) for sign in (-1, 1)]
+        total += squared([one.uni(1 / rates) for one in changed])
+    return float(np.sqrt(total))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """The sources of a tumour's interval beside noise: SDs.
+    """The sources of a tumour's interval beside the images' own noise: SDs.
 
     registration_sd_mm : of post on pre, along each axis.
     contours_sd_mm : of the registration that carries the contours, along each axis.
     contour_sd_mm : of the surface along its normal, the same all around one tumour.
-    scale_sd : relative, of r1 and of what else scales the uptake (transmit field, timings).
+    r1_relative_sd : of the relaxivity.
+    protocol_relative_sd : of the uptake, from timings and transmit field (protocol_relative_error).
     drift_sd_mg_ml : of the patient's zero, from white matter.
     """
 
     registration_sd_mm: float
     contours_sd_mm: float
     contour_sd_mm: float
-    scale_sd: float
+    r1_relative_sd: float
+    protocol_relative_sd: float
     drift_sd_mg_ml: float
 
     def __post_init__(self) -> None:
@@ -172,7 +188,7 @@ class Scan:
 class Surface:
     """A contour's signed distance in mm (positive inside) on a fine grid, so that it can be moved and offset."""
 
-    def __init__(self, solid: Solid, *, reach_mm: float) -> None:
+    def __init__(self, solid: Solid | Voxels, *, reach_mm: float) -> None:
         size = float((solid.box[1] - solid.box[0]).max())
         self.step_mm = float(np.clip(size / 40, 0.2, 0.5))
         pad = solid.spacing_mm + reach_mm + 2 * self.step_mm
@@ -225,7 +241,9 @@ class MovedCoverage:
 class _Side:
     """One scan around one tumour: mean R1 inside the contour, wherever the contour is moved."""
 
-    def __init__(self, scan: Scan, solid: Solid, surface: Surface, lookup: Lookup, reach_mm: float) -> None:
+    def __init__(
+        self, scan: Scan, solid: Solid | Voxels, surface: Surface, lookup: Lookup, reach_mm: float
+    ) -> None:
         part, fraction = coverage(
             solid,
             scan.uni.shape,
@@ -235,184 +253,143 @@ class _Side:
         )
         margin = MARGIN_VOXELS + int(np.ceil(reach_mm / scan.uni.spacing_mm.min()))
         self.box = box_around(part, scan.uni.shape, margin)
-        uni, inv2 = cut(scan.uni, self.box), cut(scan.inv2, self.box)
-        self.s = signals(uni.data, inv2.data)
-        self.coverage = np.zeros(uni.shape)
-        self.coverage[
-            tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, self.box, strict=True))
-        ] = fraction
+        self.uni, inv2 = cut(scan.uni, self.box), cut(scan.inv2, self.box)
+        self.s = signals(self.uni.data, inv2.data).astype(np.float32)
+        self.coverage = np.zeros(self.uni.shape, np.float32)
+        self.coverage[within(part, self.box)] = fraction
         b1 = 1.0
         if scan.b1 is not None and self.coverage.any():
             b1 = float(np.nan_to_num(np.average(scan.b1[self.box], weights=self.coverage), nan=1.0))
         self.model = RateModel(lookup, b1=b1)
-        self.uni, self.noise_sd = uni, scan.noise_sd
-        self.moved = MovedCoverage(surface, uni.shape, scan.to_contours @ uni.affine, reach_mm=reach_mm)
+        self.to_contours, self.noise_sd = scan.to_contours, scan.noise_sd
+        self.moved = MovedCoverage(
+            surface, self.uni.shape, scan.to_contours @ self.uni.affine, reach_mm=reach_mm
+        )
         self.taken: np.ndarray | None = None
 
+    def __call__(self, covered: np.ndarray | None = None) -> Separation:
+        """Return the tumour's share of this scan for the drawn contour or for one that was moved."""
+        mask = self.coverage if covered is None else covered
+        return Separation(self.s, mask, model=self.model, taken=self.taken)
+
+    def on(self, other: _Side, shift_mm: np.ndarray | None = None) -> np.ndarray:
+        """Return the signals on another side's grid by cubic B-spline, the contour shifted, (2, i, j, k)."""
+        start = np.eye(4)
+        start[:3, 3] = 0 if shift_mm is None else shift_mm
+        matrix = (
+            np.linalg.inv(self.to_contours @ self.uni.affine) @ start @ other.to_contours @ other.uni.affine
+        )
+        index = geometry.apply(matrix, np.indices(other.uni.shape).reshape(3, -1).T).T
+        values = [
+            ndimage.map_coordinates(c, index, order=3, mode="mirror", prefilter=False, output=np.float32)
+            for c in self._coefficients
+        ]
+        return np.stack(values).reshape(2, *other.uni.shape)
+
     @cached_property
-    def exact(self) -> tuple[float, float]:
-        """Mean R1 in 1/s inside the drawn contour and its SD from noise."""
-        found = corrected_rate(self.s, self.coverage, model=self.model, taken=self.taken)
-        return found.rate, found.noise_gain * self.noise_sd
-
-    def rate(self, offset_mm: float = 0.0, shift_mm: np.ndarray | None = None) -> float:
-        """Mean R1 in 1/s inside the contour where it is moved to."""
-        return corrected_rate(
-            self.s, self.moved(offset_mm, shift_mm), model=self.model, taken=self.taken
-        ).rate
+    def _coefficients(self) -> list[np.ndarray]:
+        return [ndimage.spline_filter(x, order=3, mode="mirror", output=np.float32) for x in self.s]
 
 
-def spline_weights(weights: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return what each voxel of an image contributes to a weighted sum of its cubic B-spline at points.
+def upper_quarter(values: np.ndarray, weights: np.ndarray, noise_variance: np.ndarray) -> np.ndarray:
+    """Return the 75th percentile and the mean of the upper quarter by weight, noise taken out of the spread.
 
     Parameters
     ----------
-    weights : (n,) ndarray
-    index : (n, 3) ndarray
-        Voxel coordinates of the points in the image.
-    shape : tuple
-        Of the image.
+    values, weights, noise_variance : (n,) ndarray
 
-    The adjoint of the resampling: sum of weights times resampled values = sum of the result times the image, so
-    the noise of a sum over resampled voxels is known exactly, its spatial correlation included.
+    Noise widens a distribution: the values are drawn towards their mean until their variance is what is left
+    after that of the noise.
+
+    >>> upper_quarter(np.arange(8.0), np.ones(8), np.zeros(8)).tolist()
+    [5.5, 6.5]
     """
-    out = np.zeros(shape)
-    base = np.floor(index).astype(int)
-    t = index - base
-    taps = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
-    limit = np.array(shape) - 1
-    for i in range(4):
-        for j in range(4):
-            for k in range(4):
-                at = np.abs(base + np.array([i, j, k]) - 1)
-                at = limit - np.abs(limit - at)
-                part = weights * taps[i, :, 0] * taps[j, :, 1] * taps[k, :, 2]
-                np.add.at(out, tuple(at.T), part)
-    return ndimage.spline_filter(out, order=3, mode="mirror")
+    mean = np.average(values, weights=weights)
+    spread = np.average((values - mean) ** 2, weights=weights)
+    left = max(0.0, spread - np.average(noise_variance, weights=weights))
+    order = np.argsort(values)
+    share = weights[order] / weights.sum()
+    above = np.cumsum(share[::-1])[::-1]  # from this value up
+    part = np.clip(0.25 - (above - share), 0, share)
+    quartile = np.interp(0.75, np.cumsum(share) - share / 2, values[order])
+    factor = np.sqrt(left / spread) if spread > 0 else 0.0
+    return mean + factor * (np.array([quartile, 4 * part @ values[order]]) - mean)
 
 
-class _Map:
-    """Mean and upper-quartile mean of the concentration map around one tumour, wherever the contour is moved."""
+class _Tumour:
+    """Both scans of one tumour."""
 
-    def __init__(
+    def __init__(self, pre: _Side, post: _Side, scale: float) -> None:
+        self.pre, self.post, self.scale = pre, post, scale
+
+    def mean(self, pre: Separation, post: Separation) -> float:
+        """Mean concentration in mg/ml inside the contour."""
+        return self.scale * (post.rate - pre.rate)
+
+    def excess(self, pre: Separation, post: Separation) -> np.ndarray:
+        """75th percentile and mean of the upper quarter less the mean; both scans on the grid of pre."""
+        values = self.scale * (post.own - pre.own)
+        gain2 = (pre.voxel_gain * self.pre.noise_sd) ** 2 + SPLINE_POWER * (
+            post.voxel_gain * self.post.noise_sd
+        ) ** 2
+        return upper_quarter(values, pre.coverage, self.scale**2 * gain2) - np.average(
+            values, weights=pre.coverage
+        )
+
+    def at(
         self,
-        concentration: Volume,
-        rate_post: np.ndarray,
-        labels: np.ndarray,
-        index: int,
-        surface: Surface,
-        to_contours: np.ndarray,
-        scale: float,
-        reach_mm: float,
-    ) -> None:
-        own = np.argwhere(labels == index)
-        part = tuple(slice(a, b + 1) for a, b in zip(own.min(axis=0), own.max(axis=0), strict=True))
-        box = box_around(part, labels.shape, 2 + int(np.ceil(reach_mm / concentration.spacing_mm.min())))
-        self.values = concentration.data[box].astype(float)
-        self.affine = cut(concentration, box).affine
-        self.own = (labels[box] == index) & np.isfinite(self.values)
-        slopes = np.gradient(rate_post[box].astype(float))
-        turn = np.linalg.inv(self.affine[:3, :3])
-        self._slope = scale * np.nan_to_num(np.einsum("a...,ad->d...", np.stack(slopes), turn))
-        self.moved = MovedCoverage(surface, self.values.shape, to_contours @ self.affine, reach_mm=reach_mm)
-        self._turn = np.linalg.inv(to_contours[:3, :3])
+        offset_mm: float = 0.0,
+        *,
+        carried_mm: np.ndarray | None = None,
+        slipped_mm: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Mean, 75th percentile and mean of the upper quarter in mg/ml, and volume in voxels.
 
-    @staticmethod
-    def _both(values: np.ndarray) -> np.ndarray:
-        if not values.size:
-            return np.array([np.nan, np.nan])
-        return np.array([values.mean(), values[values >= np.percentile(values, 75)].mean()])
-
-    @property
-    def here(self) -> np.ndarray:
-        """Mean and upper-quartile mean as the table has them."""
-        return self._both(self.values[self.own])
-
-    def at(self, offset_mm: float = 0.0, shift_mm: np.ndarray | None = None) -> np.ndarray:
-        """Both, where the contour is moved to."""
-        mask = (self.moved(offset_mm, shift_mm) > 0.5) & np.isfinite(self.values)
-        return self._both(self.values[mask])
-
-    def slid(self, shift_mm: np.ndarray) -> np.ndarray:
-        """Both, with the post map slid under the contour, contours' LPS mm."""
-        change = np.einsum("d...,d->...", self._slope, self._turn @ shift_mm)
-        return self._both((self.values + change)[self.own])
-
-    def noise(self, sides: tuple[_Side, _Side], to_scans: list[np.ndarray], scale: float) -> np.ndarray:
-        """SDs of both from the noise of the two scans, spatially correlated by the resampling."""
-        values = self.values[self.own]
-        top = values >= np.percentile(values, 75)
-        points = geometry.apply(self.affine, np.argwhere(self.own))
-        total = np.zeros(2)
-        for side, matrix in zip(sides, to_scans, strict=True):
-            index = geometry.apply(np.linalg.inv(side.uni.affine) @ matrix, points)
-            slope = side.model.slope(_linear(from_dn(side.uni.data), index))
-            sd = uni_sd(side.s, side.noise_sd)
-            for k, weights in enumerate((np.full(top.size, 1 / top.size), top / top.sum())):
-                spread = spline_weights(scale * weights * slope, index, side.uni.shape)
-                total[k] += float(np.nansum((spread * sd) ** 2))
-        return np.sqrt(total)
+        The contour is offset, moved on both scans (carried), or on the post scan alone (slipped).
+        """
+        covered = self.pre.moved(offset_mm, carried_mm)
+        pre = self.pre(covered)
+        on_post = slipped_mm if carried_mm is None else carried_mm
+        mean = self.mean(pre, self.post(self.post.moved(offset_mm, on_post)))
+        shift = None if slipped_mm is None else -slipped_mm
+        post = Separation(self.post.on(self.pre, shift), covered, model=self.post.model, taken=self.pre.taken)
+        return np.array([mean, *(mean + self.excess(pre, post)), covered.sum()])
 
 
-def _linear(data: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return ndimage.map_coordinates(data, index.T, order=1, mode="nearest")
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Two scans, the map made of them, its tumours, and where everything is (LPS mm).
-
-    rate_post is R1 after infusion on the map's grid; map_to_contours and map_to_pre, map_to_post lead from
-    the map's space to the contours', the pre scan's and the post scan's.
-    """
-
-    pre: Scan
-    post: Scan
-    concentration: Volume
-    rate_post: np.ndarray
-    labels: np.ndarray
-    solids: list[Solid]
-    map_to_contours: np.ndarray
-    map_to_pre: np.ndarray
-    map_to_post: np.ndarray
-
-
-NAN_ROW = (
-    "mean_pvc_mg_ml",
-    "mean_pvc_low_mg_ml",
-    "mean_pvc_high_mg_ml",
-    "mean_low_mg_ml",
-    "mean_high_mg_ml",
-    "upper_quartile_low_mg_ml",
-    "upper_quartile_high_mg_ml",
+STATISTICS = ("mean_pvc", "p75_pvc", "upper_quartile_mean_pvc")
+SOURCES = ("noise", "partial_volume", "registration", "contour", "r1", "protocol", "drift")
+COLUMNS = (
+    *(f"{name}{part}_mg_ml" for name in STATISTICS for part in ("", "_low", "_high")),
     "volume_low_ml",
     "volume_high_ml",
-    "sd_noise_mg_ml",
-    "sd_registration_mg_ml",
-    "sd_contour_mg_ml",
-    "sd_scale_mg_ml",
-    "sd_drift_mg_ml",
+    *(f"sd_{name}_mg_ml" for name in SOURCES),
     "sd_zero_mg_ml",
+    "width_voxels",
 )
 
 
 def tumor_intervals(
-    patient: Patient,
+    pre: Scan,
+    post: Scan,
+    solids: Sequence[Solid | Voxels],
     *,
     lookup: Lookup,
-    scale_mg_ml_s: float,
+    r1_per_mm_per_s: float,
+    mg_per_ml_per_mm: float,
     errors: Errors,
     draws: int = 2000,
     seed: int = 1,
 ) -> list[dict[str, float]]:
-    """Return for every tumour the corrected mean, 95 % intervals, and the SD that each source contributes.
+    """Return for every tumour the corrected uptake, 95 % intervals, and the SD that each source contributes.
 
     Parameters
     ----------
-    patient : Patient
+    pre, post : Scan
+    solids : sequence of Solid or Voxels
+        The tumours in the contours' space.
     lookup : Lookup
-    scale_mg_ml_s : float
-        mg/ml per 1/s of R1: mg per mM over r1.
+    r1_per_mm_per_s, mg_per_ml_per_mm : float
+        As for the concentration map.
     errors : Errors
     draws, seed : int
         Monte Carlo draws; the same seed gives the same numbers.
@@ -420,119 +397,106 @@ def tumor_intervals(
     Returns
     -------
     list of dict
-        Keys as in NAN_ROW, NaN where the tumour has no voxel. Each sd_*_mg_ml is that of the corrected mean
-        when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had taken nothing up.
+        Keys as in COLUMNS, NaN where a scan does not hold the tumour. Each sd_*_mg_ml is that of the corrected
+        mean when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had taken nothing
+        up; width_voxels is the contour's smallest width in voxels of the pre scan.
     """
-    reach = float(2 * errors.contour_sd_mm + SHIFT_MM)
+    reach = float(2.5 * errors.contour_sd_mm + SHIFT_MM)
     rng = np.random.default_rng(seed)
-    surfaces = [Surface(solid, reach_mm=reach + 1) for solid in patient.solids]
+    scale = mg_per_ml_per_mm / r1_per_mm_per_s
+    surfaces = [Surface(solid, reach_mm=reach + 1) for solid in solids]
     sides = [
-        [_Side(scan, solid, surface, lookup, reach) for scan in (patient.pre, patient.post)]
-        for solid, surface in zip(patient.solids, surfaces, strict=True)
+        [_Side(scan, solid, surface, lookup, reach) for scan in (pre, post)]
+        for solid, surface in zip(solids, surfaces, strict=True)
     ]
     _mark_neighbours(sides)
     rows = []
-    for number, (surface, pair) in enumerate(zip(surfaces, sides, strict=True), start=1):
+    for solid, surface, pair in zip(solids, surfaces, sides, strict=True):
         # Every tumour draws the same number of values, whatever becomes of the others.
-        normal = rng.standard_normal((11, draws))
-        if not all(side.coverage.any() for side in pair) or not (patient.labels == number).any():
-            rows.append(dict.fromkeys(NAN_ROW, float("nan")))
-            continue
-        on_map = _Map(
-            patient.concentration,
-            patient.rate_post,
-            patient.labels,
-            number,
-            surface,
-            patient.map_to_contours,
-            scale_mg_ml_s,
-            reach,
-        )
-        rows.append(_row(pair, on_map, patient, surface, scale_mg_ml_s, errors, normal))
+        normal = rng.standard_normal((13, draws))
+        if all(side.coverage.any() for side in pair):
+            rows.append(_row(_Tumour(*pair, scale), solid, surface, errors, normal))
+        else:
+            rows.append(dict.fromkeys(COLUMNS, float("nan")))
     return rows
 
 
 def _mark_neighbours(sides: list[list[_Side]]) -> None:
     """Tell every side which voxels of its box other tumours touch."""
     for place in (0, 1):
-        for one in (pair[place] for pair in sides):
+        column = [pair[place] for pair in sides]
+        for one in column:
             taken = np.zeros(one.uni.shape, bool)
-            for other in (pair[place] for pair in sides):
-                if other is one:
-                    continue
-                common = [
-                    slice(max(a.start, b.start), min(a.stop, b.stop))
+            for other in column:
+                common = tuple(
+                    slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
                     for a, b in zip(one.box, other.box, strict=True)
-                ]
-                if all(c.stop > c.start for c in common):
-                    mine = tuple(
-                        slice(c.start - b.start, c.stop - b.start)
-                        for c, b in zip(common, one.box, strict=True)
-                    )
-                    theirs = tuple(
-                        slice(c.start - b.start, c.stop - b.start)
-                        for c, b in zip(common, other.box, strict=True)
-                    )
-                    taken[mine] |= other.coverage[theirs] > 0
+                )
+                if other is not one and all(c.stop > c.start for c in common):
+                    taken[within(common, one.box)] |= other.coverage[within(common, other.box)] > 0
             one.taken = taken
 
 
 def _row(
-    pair: list[_Side],
-    on_map: _Map,
-    patient: Patient,
-    surface: Surface,
-    scale: float,
-    errors: Errors,
-    normal: np.ndarray,
+    tumour: _Tumour, solid: Solid | Voxels, surface: Surface, errors: Errors, normal: np.ndarray
 ) -> dict[str, float]:
-    pre, post = pair
-    (rate_pre, noise_pre), (rate_post, noise_post) = pre.exact, post.exact
-    mean = scale * (rate_post - rate_pre)
-    noise = scale * float(np.hypot(noise_pre, noise_post))
+    pre, post = tumour.pre(), tumour.post()
+    noise_sds = np.array([tumour.pre.noise_sd, tumour.post.noise_sd])
+    scale = tumour.scale
+    mean = tumour.mean(pre, post)
+    noise = scale * float(np.hypot(*(noise_sds * [pre.noise_gain, post.noise_gain])))
+    mixed = [side.background_sd(float(sd)) for side, sd in zip((pre, post), noise_sds, strict=True)]
+    background = scale * float(np.hypot(*mixed))
 
-    offsets = np.maximum(errors.contour_sd_mm * NODES, -0.7 * surface.depth_mm)
+    # The planes of the drawing tell the surface only so well: 40 ellipsoids, see contours.Solid.
+    volume_ml = float(pre.coverage.sum()) * tumour.pre.uni.voxel_ml
+    diameter = (6000 * volume_ml / np.pi) ** (1 / 3)
+    contour_sd = float(np.hypot(errors.contour_sd_mm, PLANES * solid.spacing_mm**2 / diameter))
+    offsets = np.maximum(contour_sd * NODES, -0.7 * surface.depth_mm)
+    at_offset = np.array([tumour.at(float(o)) for o in offsets])
+    here = at_offset[NODES.size // 2]
+
     steps = [sign * SHIFT_MM * np.eye(3)[axis] for axis in range(3) for sign in (1.0, -1.0)]
-    at_offset = np.array(
-        [[scale * (post.rate(o) - pre.rate(o)), *on_map.at(o), pre.moved(o).sum()] for o in offsets]
+
+    def slope(values: list[np.ndarray]) -> np.ndarray:
+        return (np.array(values[0::2]) - np.array(values[1::2])) / (2 * SHIFT_MM)
+
+    carry = slope([tumour.at(carried_mm=step) for step in steps])
+    slip = slope([tumour.at(slipped_mm=step) for step in steps])
+    still = slope([np.array(tumour.pre(tumour.pre.moved(0.0, step)).rate) for step in steps])
+
+    offset = contour_sd * normal[0]
+    factor = (
+        1 + errors.r1_relative_sd * normal[7].clip(-3, 3),
+        1 + errors.protocol_relative_sd * normal[8].clip(-3, 3),
     )
-    at_step = np.array([[scale * side.rate(0.0, step) for side in pair] for step in steps])
-    map_step = np.array([on_map.at(0.0, step) for step in steps])
-    slide = np.array([on_map.slid(step) for step in steps])
-
-    def slope(values: np.ndarray) -> np.ndarray:
-        return (values[0::2] - values[1::2]) / (2 * SHIFT_MM)
-
-    offset = errors.contour_sd_mm * normal[0]
-    carried = errors.contours_sd_mm * normal[1:4]
-    slipped = errors.registration_sd_mm * normal[4:7]
-    factor = 1 / (1 + errors.scale_sd * normal[7].clip(-3, 3))
-    drift = errors.drift_sd_mg_ml * normal[8]
-
-    def of_contour(column: int) -> np.ndarray:
-        return np.interp(offset, offsets, at_offset[:, column]) - at_offset[2, column]
-
-    parts = {
-        "noise": noise * normal[9],
-        "registration": slope(at_step[:, 1] - at_step[:, 0]) @ carried + slope(at_step[:, 1]) @ slipped,
-        "contour": of_contour(0),
-        "scale": mean * (factor - 1),
-        "drift": drift,
+    drift = errors.drift_sd_mg_ml * normal[9]
+    exact = np.array([mean, *(mean + here[1:3] - here[0])])
+    rows: dict[str, float] = {}
+    for k, name in enumerate(STATISTICS):
+        parts = {
+            "noise": noise * normal[10] * (1.0 if k == 0 else UPPER_NOISE),
+            "partial_volume": background * normal[11]
+            + (0.0 if k == 0 else UPPER_ERROR * (exact[k] - mean) * normal[12]),
+            "registration": normal[1:4].T @ carry[:, k] * errors.contours_sd_mm
+            + normal[4:7].T @ slip[:, k] * errors.registration_sd_mm,
+            "contour": np.interp(offset, offsets, at_offset[:, k]) - here[k],
+            "r1": exact[k] * (1 / factor[0] - 1),
+            "protocol": exact[k] * (1 / factor[1] - 1),
+            "drift": drift,
+        }
+        independent = [v for source, v in parts.items() if source not in ("r1", "protocol")]
+        drawn = (exact[k] + sum(independent)) / (factor[0] * factor[1])
+        low, high = np.percentile(drawn, QUANTILES)
+        rows |= {f"{name}_mg_ml": exact[k], f"{name}_low_mg_ml": low, f"{name}_high_mg_ml": high}
+        if k == 0:
+            spread = {f"sd_{source}_mg_ml": np.std(v) for source, v in parts.items()}
+    share = np.interp(offset, offsets, at_offset[:, 3]) / here[3]
+    rows |= dict(zip(COLUMNS[9:11], volume_ml * np.percentile(share, QUANTILES), strict=True))
+    slipped = scale * errors.registration_sd_mm * float(np.linalg.norm(still))
+    zero = np.linalg.norm([noise, background, errors.drift_sd_mg_ml, slipped])
+    rows |= spread | {
+        "sd_zero_mg_ml": zero,
+        "width_voxels": 2 * surface.depth_mm / float(tumour.pre.uni.spacing_mm.max()),
     }
-    drawn = (mean + parts["noise"] + parts["registration"] + parts["contour"] + drift) * factor
-    # The pre scan alone tells how a tumour without uptake answers to a slip of the post scan.
-    still = slope(at_step[:, 0]) @ slipped
-    rows = dict(zip(NAN_ROW[:3], (mean, *np.percentile(drawn, QUANTILES)), strict=True))
-
-    map_noise = on_map.noise((pre, post), [patient.map_to_pre, patient.map_to_post], scale)
-    table = on_map.here
-    for k, names in enumerate((NAN_ROW[3:5], NAN_ROW[5:7])):
-        moved = slope(map_step[:, k]) @ carried + slope(slide[:, k]) @ slipped
-        spread = table[k] + map_noise[k] * normal[10] + moved + of_contour(1 + k) + drift
-        rows |= dict(zip(names, np.percentile(spread * factor, QUANTILES), strict=True))
-    volume = float(pre.coverage.sum()) * float(abs(np.linalg.det(pre.uni.affine[:3, :3]))) / 1000
-    share = np.interp(offset, offsets, at_offset[:, 3]) / at_offset[2, 3]
-    rows |= dict(zip(NAN_ROW[7:9], volume * np.percentile(share, QUANTILES), strict=True))
-    rows |= {f"sd_{name}_mg_ml": float(np.std(part)) for name, part in parts.items()}
-    rows["sd_zero_mg_ml"] = float(np.sqrt(noise**2 + errors.drift_sd_mg_ml**2 + np.var(still)))
     return {k: float(v) for k, v in rows.items()}
