@@ -7,7 +7,7 @@ exact sections of the ellipsoid on an oblique planning grid. Nothing is written 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from . import geometry
 from .contours import Solid
 from .images import Volume
 from .mp2rage import Protocol, combine, to_dn
+from .partial_volume import signals
 from .reference_anatomy import (
     PATTERNS,
     TISSUES,
@@ -43,6 +44,13 @@ class Scan:
     inv2: Volume
     pose: np.ndarray
 
+    def noisy(self, noise_sd: float, rng: Any) -> Scan:
+        """Return the scan with noise of an SD in the unit of INV2 in each part of both signals."""
+        s = signals(self.uni.data, self.inv2.data).astype(complex)
+        s += noise_sd * (rng.standard_normal(s.shape) + 1j * rng.standard_normal(s.shape))
+        uni = to_dn(np.nan_to_num(combine(s[0], s[1])))
+        return Scan(self.uni.like(uni), self.inv2.like(np.round(abs(s[1])).astype(np.uint16)), self.pose)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -60,6 +68,12 @@ class Case:
     pre_to_post: np.ndarray
     mean_mg_ml: float
     upper_quartile_mean_mg_ml: float
+
+    def drawn(self, *, offset_mm: float) -> Solid:
+        """Return the contour that a reader draws who sees the surface that far outside."""
+        axes = np.maximum(self.tumour.semi_axes_mm + offset_mm, 0.3 * self.tumour.semi_axes_mm)
+        pose = self.pre_to_contours @ self.pre.pose
+        return Solid(contours_of(replace(self.tumour, semi_axes_mm=axes), pose))
 
 
 def draw_cases(
