@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -83,6 +82,14 @@ def uni_sd(s: np.ndarray, noise_sd: float) -> np.ndarray:
     power = s[0] ** 2 + s[1] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return noise_sd * np.abs(s[1] ** 2 - s[0] ** 2) / power**1.5
+
+
+def t1_sd(t1_s: np.ndarray, uni_sd: np.ndarray, *, lookup: Lookup) -> np.ndarray:
+    """Return the SD of T1 in seconds from that of UNI, float32, NaN where T1 is unknown."""
+    uni, t1 = lookup.curve
+    slope = np.interp(t1_s, t1[::-1], np.abs(np.gradient(uni, t1))[::-1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isfinite(t1_s), uni_sd / slope, np.nan).astype(np.float32)
 
 
 def concentration_sd(
