@@ -134,7 +134,7 @@ def test_each_source_grows_as_theory_says(cases: list[Case]) -> None:
 
 
 def test_noise_of_the_mean_is_that_of_repeated_scans() -> None:
-    """One tumour scanned 24 times: the scatter of its mean and of its voxels' noise is what one scan foretells."""
+    """One tumour scanned 24 times: the scatter of its mean is what one scan foretells."""
     case = next(draw_cases(SPEC, n=1, seed=79, diameters_mm=(8, 9), uptakes_mg_ml=(0.1, 0.1), snr=0))
     rng = np.random.default_rng(3)
     rows = []

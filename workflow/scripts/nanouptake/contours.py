@@ -380,7 +380,7 @@ class Voxels:
 
 
 def solids_of(tumours: list[dict], drawn: str | Path) -> list[Solid | Voxels]:
-    """Return the solids of a study's contours.json ("tumors"); drawn is the label image, if they are labels."""
+    """Return the solids of the tumours of contours.json; drawn is the label image, if they are labels."""
     return [
         Voxels(load(drawn), one["label"]) if "label" in one else Solid([np.array(c) for c in one["contours"]])
         for one in tumours

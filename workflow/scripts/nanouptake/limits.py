@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage, optimize
 
 from . import geometry
@@ -12,6 +14,7 @@ from .images import Volume
 from .mp2rage import Lookup
 from .partial_volume import RateModel
 from .uncertainty import white_matter
+from .validity import Validity
 
 DETECTION, QUANTIFICATION = 3.29, 10.0  # times the SD at zero: Currie 1968; IUPAC 1995
 FAR_MM = 10.0  # from every tumour
@@ -123,3 +126,55 @@ def upper_limit_mg_ml(
     gain = np.hypot(*RateModel(lookup).gradient(*lookup.protocol.signal(t1)))
     good = (scale * noise_ratio * gain <= 0.1 * amounts) & (t1 > lookup.t1_range_s[0])
     return float(amounts[good].max()) if good.any() else float("nan")
+
+
+def tumor_limits(
+    row: Mapping[str, float],
+    concentration: np.ndarray,
+    validity: np.ndarray,
+    own: np.ndarray,
+    *,
+    uloq_mg_ml: float,
+) -> dict[str, float | bool]:
+    """Return a tumour's limits and what they say of it.
+
+    Parameters
+    ----------
+    row : mapping
+        From uncertainty.tumor_intervals.
+    concentration, validity : ndarray
+        The map in mg/ml and its codes.
+    own : bool ndarray
+        The tumour's voxels.
+    uloq_mg_ml : float
+        From upper_limit_mg_ml.
+    """
+    zero = row["sd_zero_mg_ml"]
+    values, codes = concentration[own], validity[own]
+    above = np.isin(codes, [Validity.T1_BELOW_RANGE]) | (np.nan_to_num(values) > uloq_mg_ml)
+    return {
+        "lod_mg_ml": DETECTION * zero,
+        "loq_mg_ml": QUANTIFICATION * zero,
+        "below_lod": bool(row["mean_pvc_mg_ml"] < DETECTION * zero),
+        "uloq_mg_ml": uloq_mg_ml,
+        "above_uloq_fraction": float(above.mean()) if own.any() else float("nan"),
+        "pvc_ill_posed": bool(row["width_voxels"] < 3),
+    }
+
+
+def with_intervals(frame: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of tumours with the columns of the intervals before the pattern, and their flags."""
+    frame = frame.copy()
+    intervals = intervals.drop(columns="tumor").set_axis(frame.index)  # both in the order of the contours
+    intervals.insert(
+        intervals.columns.get_loc("uloq_mg_ml"), "voxel_lod_mg_ml", DETECTION * frame["noise_mg_ml"]
+    )
+    notes = (
+        (intervals["below_lod"].astype(bool), "mean below the detection limit"),
+        (intervals["above_uloq_fraction"] > 0, "voxels above the upper limit of quantification"),
+        (intervals["pvc_ill_posed"].astype(bool), "partial-volume correction is ill-posed"),
+    )
+    for where, words in notes:
+        frame.loc[where, "flags"] = [f"{old}; {words}" if old else words for old in frame.loc[where, "flags"]]
+    place = frame.columns.get_loc("pattern")
+    return pd.concat([frame.iloc[:, :place], intervals, frame.iloc[:, place:]], axis=1)

@@ -1,10 +1,11 @@
 """What the tissue inside a contour really has: partial volume taken out where mixing is linear.
 
-A voxel's two MP2RAGE signals are the mixture of its tissues' signals; UNI and T1 are not. Both signals follow
-from UNI and INV2: with q = S1/S2, UNI = q/(1 + q^2), and |q| <= 1 on the whole part of the curve that tells T1.
-A voxel of coverage c holds c S_tumour + (1 - c) S_around, and S_around is known from the voxels beside it that
-the contour does not touch. Everything is done on the scan's own grid: nothing is resampled. Concentration is
-linear in R1, so the mean uptake is r1^-1 (mean R1 post - mean R1 pre), each mean over the same contour.
+A voxel's two MP2RAGE signals are the mixture of its tissues' signals; UNI and T1 are not. Both signals
+follow from UNI and INV2: with q = S1/S2, UNI = q/(1 + q^2), and |q| <= 1 on the whole part of the curve that
+tells T1. A voxel of coverage c holds c S_tumour + (1 - c) S_around, and S_around is known from the voxels
+beside it that the contour does not touch. Everything is done on the scan's own grid: nothing is resampled.
+Concentration is linear in R1, so the mean uptake is (mean R1 post - mean R1 pre) / r1, each mean over the
+same contour.
 
 What was tried, with its bias and scatter by tumour size, stands in docs/resampling.md.
 """
@@ -18,11 +19,11 @@ from .images import Volume
 from .mp2rage import Lookup, combine, from_dn
 
 DIRECT = 0.5  # from this coverage on a voxel's own signals are inverted; below, about those around it
-WHOLE = 0.8  # the same for the distribution inside a tumour, where noise and errors of the background count
+WHOLE = 0.95  # the same for the distribution inside a tumour, where noise and errors of the background count
 NEAR_POWER = 0.06  # variance left by the mean of the neighbours at a flat rim
 REACH_VOXELS = 1.0  # SD of the Gaussian that joins neighbours
 TRUNCATE = 4.0
-BACKGROUND = 2.5  # measured: errors of 200 tumours without noise over what the voxels around foretell
+BACKGROUND = 2.5  # errors of 200 simulated tumours without noise over what the voxels around foretell
 UNI_LIMIT = 0.4999
 SHORTEST_T1_S = 0.25  # below, UNI hardly changes with T1: its slope would make a step of nothing
 
@@ -81,7 +82,7 @@ class RateModel:
         return common * s2, -common * s1
 
     def noise_bias(self, s1: np.ndarray, s2: np.ndarray) -> np.ndarray:
-        """Return the mean excess of R1 in 1/s per unit of variance of the noise of S1 and S2, to second order.
+        """Return what noise adds to R1, in 1/s per unit of variance of S1 and S2, to second order.
 
         With u = UNI, p = S1^2 + S2^2 and complex noise: (R1''(u) (1 - 4 u^2) / 2 - 4 u R1'(u)) / p.
         """
@@ -95,7 +96,7 @@ def _blurred(values: np.ndarray) -> np.ndarray:
 
 
 def _joined(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the Gaussian-weighted mean of neighbours that have a weight; values carry their weight already."""
+    """Return the Gaussian-weighted mean of neighbours; values carry their weight already."""
     total = np.maximum(_blurred(weight), 1e-12)
     return np.stack([_blurred(v) / total for v in values])
 

@@ -1,4 +1,4 @@
-"""Single tumours of the reference trial with known truth: small fields of view, made in a fraction of a second.
+"""Single tumours of the reference trial with known truth: small fields of view, made in a second.
 
 The heads, the tumours' patterns, the signal and the noise are those of the reference trial; the contours are
 exact sections of the ellipsoid on an oblique planning grid. Nothing is written to disk.
@@ -38,7 +38,7 @@ PLANNING_SPACING_MM = np.array([0.9, 0.9, 1.0])
 
 @dataclass(frozen=True)
 class Scan:
-    """Scanner's UNI and INV2 (whole numbers) of a small field of view, and the pose: head to scanner LPS mm."""
+    """Scanner's UNI and INV2 (whole numbers) of a small field of view; pose: head to scanner, LPS mm."""
 
     uni: Volume
     inv2: Volume

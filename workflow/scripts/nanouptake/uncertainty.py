@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from . import geometry
+from .concentration import foreground, noise_sd
 from .contours import Solid, Voxels, coverage
+from .errors import DataError
 from .images import Volume
 from .mp2rage import Lookup, Protocol
 from .partial_volume import RateModel, Separation, box_around, cut, signals, within
@@ -26,14 +29,23 @@ SMALL_MM = 12.0  # below, coverage is supersampled 5 times, above 3 times
 SHIFT_MM = 0.25  # step of the derivatives with position
 QUANTILES = (2.5, 97.5)
 PLANES = 0.05  # SD in mm of a drawn surface = this times the planes' distance squared over the diameter
+SPLINE_POWER = 0.668  # variance left by a cubic B-spline, mean over positions
 LINEAR_POWER = 0.3  # variance left by linear interpolation, mean over positions
-NOISE_UNSURE = 0.1  # relative SD of the variance of the noise
+NOISE_UNSURE = 0.15  # relative SD of the variance of the noise
 NORMAL_EXCESS = np.array([0.674, 1.271])  # of a normal distribution's 75th percentile and upper quarter
 # Of the upper quarter's excess that voxels and their borders level out, times the diameter in voxels squared:
 # 150 tumours without noise read 9 to 30 (75th percentile 9 to 30) for the patterns that have an excess.
-RECOVERY = np.array([18.0, 14.0])
-UNSURE = 0.5
-Z_DETECTION, Z_QUANTIFICATION = 3.29, 10.0  # Currie 1968; LOQ at 10 % relative SD
+RECOVERY = np.array([16.0, 13.0])
+UNSURE = 0.9
+#: Used where the study's config says nothing else.
+SETTINGS = {
+    "draws": 2000,
+    "seed": 1,
+    "contour_sd_mm": 0.5,
+    "b1_sd": 0.05,
+    "protocol_sd": {"inversion_efficiency": 0.02},
+    "drift_limit_mg_ml": 0.005,
+}
 
 
 def signal_noise(s: np.ndarray, white: np.ndarray) -> float:
@@ -46,8 +58,8 @@ def signal_noise(s: np.ndarray, white: np.ndarray) -> float:
     white : (i, j, k) bool ndarray
         White matter.
 
-    Second differences (-1, 2, -1) / sqrt(6) along each axis cancel what changes smoothly; their median absolute
-    deviation over voxels that have white matter on both sides ignores the few edges left. Noise correlated by
+    Second differences (-1, 2, -1) / sqrt(6) along each axis cancel what changes smoothly; their median
+    absolute deviation over voxels that have white matter on both sides ignores the few edges left. Noise correlated by
     interpolation in the scanner reads low: compare with concentration.noise_sd in air. NaN with fewer than
     500 voxels.
     """
@@ -71,6 +83,63 @@ def white_matter(t1_s: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         inside = (t1_s > WHITE_T1_S[0]) & (t1_s < WHITE_T1_S[1])
     return ndimage.binary_erosion(inside)
+
+
+class Noise(NamedTuple):
+    """SD of the noise of S1 and S2 in the unit of INV2 and per unit of M0, and where it was measured."""
+
+    sd: float
+    sd_per_m0: float
+    in_air: bool
+
+
+def measured_noise(uni: Volume, inv2: Volume, *, lookup: Lookup) -> Noise:
+    """Return the noise of a scan, from its white matter, or from the air at its corners where that fails."""
+    t1 = lookup.estimate(uni.data).t1_s
+    t1[~foreground(inv2.data)] = np.nan
+    white = white_matter(t1)
+    part = ndimage.find_objects(white.astype(np.uint8))
+    sd = (
+        signal_noise(signals(uni.data[part[0]], inv2.data[part[0]]), white[part[0]]) if part else float("nan")
+    )
+    in_air = not np.isfinite(sd)
+    sd = noise_sd(inv2.data) if in_air else sd
+    known = white if white.any() else np.isfinite(t1)
+    if not known.any() or not sd > 0:
+        raise DataError(
+            "the noise of the scan cannot be measured",
+            field="inv-2_MP2RAGE",
+            found=f"{int(known.sum())} voxels with T1, SD {sd:g}",
+            wanted="tissue and noise",
+            cure="give INV2 as the scanner makes it, without masking",
+        )
+    m0 = np.median(inv2.data[known] / lookup.protocol.signal(t1[known])[1])
+    return Noise(sd, sd / float(m0), in_air)
+
+
+def registration_sd_mm(status: dict) -> float:
+    """Return the SD along one axis of a chain of registrations, from the details of its step's status.
+
+    >>> registration_sd_mm({"details": {"a": {"sd_mm": 0.03}, "b": {"sd_mm": 0.04}}})
+    0.05
+    """
+    return float(np.sqrt(sum(one["sd_mm"] ** 2 for one in status["details"].values())))
+
+
+def uni_sd_map(
+    scan: Scan, *, shape: tuple[int, int, int], affine: np.ndarray, matrix: np.ndarray
+) -> np.ndarray:
+    """Return the SD of a scan's UNI on a grid, float32, by linear interpolation; matrix maps to the scan."""
+    own = np.linalg.inv(scan.uni.affine) @ matrix @ affine
+    sd = uni_sd(signals(scan.uni.data, scan.inv2.data), scan.noise_sd).astype(np.float32)
+    if shape == scan.uni.shape and np.allclose(own, np.eye(4), atol=1e-9):
+        return sd
+    i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
+    place = [
+        r[0] * i[:, None, None] + r[1] * j[None, :, None] + r[2] * k[None, None, :] + r[3] for r in own[:3]
+    ]
+    interpolated = ndimage.map_coordinates(sd, place, order=1, cval=np.nan)
+    return interpolated * np.float32(np.sqrt(SPLINE_POWER))
 
 
 def uni_sd(s: np.ndarray, noise_sd: float) -> np.ndarray:
@@ -185,8 +254,8 @@ class Errors:
 class Scan:
     """What an interval needs of one scan, on the scan's own grid.
 
-    uni and inv2 as the scanner stores them; to_contours maps points of the scan to the contours' space, LPS mm;
-    noise_sd in the unit of INV2; b1 relative to nominal on the same grid, or None.
+    uni and inv2 as the scanner stores them; to_contours maps points of the scan to the contours' space, LPS
+    mm; noise_sd in the unit of INV2; b1 relative to nominal on the same grid, or None.
     """
 
     uni: Volume
@@ -197,7 +266,7 @@ class Scan:
 
 
 class Surface:
-    """A contour's signed distance in mm (positive inside) on a fine grid, so that it can be moved and offset."""
+    """A contour's signed distance in mm (positive inside) on a fine grid: it can be moved and offset."""
 
     def __init__(self, solid: Solid | Voxels, *, reach_mm: float) -> None:
         size = float((solid.box[1] - solid.box[0]).max())
@@ -337,9 +406,9 @@ class _Tumour:
     def excess(
         self, pre: Separation, post: Separation, shift_mm: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """75th percentile and mean of the upper quarter less the mean, on the grid of post, and SD from noise.
+        """75th percentile and mean of the upper quarter less the mean, and their SD from noise.
 
-        R1 before infusion is interpolated linearly between the tumour's own voxels alone.
+        On the grid of post; R1 before infusion is interpolated linearly between the tumour's own voxels alone.
         """
         to_pre = np.linalg.inv(self.pre.to_contours @ self.pre.uni.affine)
         points = geometry.apply(self.post.to_contours @ self.post.uni.affine, np.argwhere(post.inside))
@@ -415,8 +484,8 @@ def tumor_intervals(
     Returns
     -------
     list of dict
-        Keys as in COLUMNS, NaN where a scan does not hold the tumour. Each sd_*_mg_ml is that of the corrected
-        mean when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had taken nothing
+        Keys as in COLUMNS, NaN where a scan does not hold the tumour. Each sd_*_mg_ml is that of the
+        corrected mean when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had taken nothing
         up; width_voxels is the contour's smallest width in voxels of the pre scan.
     """
     reach = float(2.5 * errors.contour_sd_mm + SHIFT_MM)
