@@ -10,6 +10,7 @@ rule estimate_intervals:
         pre_t1=pre_map("T1map.nii.gz"),
         post_t1=uptake("T1map.nii.gz", "{timepoint}"),
         concentration=uptake("conc.nii.gz", "{timepoint}"),
+        sidecar=uptake("conc.json", "{timepoint}"),
         validity=uptake("desc-validity_conc.nii.gz", "{timepoint}"),
         mapped=uptake("status.json", "{timepoint}"),
         labels=uptake("desc-gtv_dseg.nii.gz"),
@@ -35,12 +36,11 @@ rule estimate_intervals:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory_mb(600, per_raw_mb=14),
         runtime=15,
     params:
-        protocol=config["mp2rage"],
-        agent=config["agent"],
-        uncertainty=config.get("uncertainty", {}),
+        protocol=study.section("mp2rage"),
+        uncertainty=study.section("uncertainty"),
         code=code_digest("estimate_intervals.py"),
     script:
         "../scripts/estimate_intervals.py"

@@ -27,11 +27,12 @@ from nanouptake.uncertainty import (
 )
 
 
-def main(inp, out, timepoint, protocol, agent, settings):
+def main(inp, out, timepoint, protocol, settings):
     def work():
         settings_ = SETTINGS | settings
-        r1, r1_sd = agent["r1_per_mm_per_s"], agent.get("r1_sd_per_mm_per_s", 0.0)
-        agent_ = {"r1_per_mm_per_s": r1, "mg_per_ml_per_mm": agent["mg_per_ml_per_mm"]}
+        used = json.loads(Path(inp["sidecar"]).read_text())["Agent"]
+        r1_relative_sd = used["sd_per_mm_per_s"] / used["per_mm_per_s"]
+        agent = {"r1_per_mm_per_s": used["per_mm_per_s"], "mg_per_ml_per_mm": used["mg_per_ml_per_mm"]}
         lookup = Lookup(Protocol(**protocol))
         conc, pre_t1, post_t1 = (load(inp[k]) for k in ("concentration", "pre_t1", "post_t1"))
         labels, code = load(inp["labels"]).data, load(inp["validity"]).data
@@ -61,8 +62,8 @@ def main(inp, out, timepoint, protocol, agent, settings):
             t1_pre_sd_s=sd_pre,
             t1_post_s=post_t1.data,
             t1_post_sd_s=sd_post,
-            r1_relative_sd=r1_sd / r1,
-            **agent_,
+            r1_relative_sd=r1_relative_sd,
+            **agent,
         )
         for key, data in (("conc_sd", sd), ("pre_t1_sd", sd_pre), ("post_t1_sd", sd_post)):
             save(out[key], conc.like(data.astype(np.float32)))
@@ -76,7 +77,7 @@ def main(inp, out, timepoint, protocol, agent, settings):
             registration_sd_mm=registration_sd_mm(read_status(inp["registered"])),
             contours_sd_mm=registration_sd_mm(read_status(inp["contours_registered"])),
             contour_sd_mm=settings_["contour_sd_mm"],
-            r1_relative_sd=r1_sd / r1,
+            r1_relative_sd=r1_relative_sd,
             protocol_relative_sd=protocol_sd,
             drift_sd_mg_ml=float(np.nan_to_num(drift.sd_mg_ml)),
         )
@@ -88,7 +89,7 @@ def main(inp, out, timepoint, protocol, agent, settings):
             errors=errors,
             draws=settings_["draws"],
             seed=settings_["seed"],
-            **agent_,
+            **agent,
         )
         frame = pd.DataFrame(rows)
         frame.insert(0, "tumor", [t["name"] for t in tumours])
@@ -102,7 +103,7 @@ def main(inp, out, timepoint, protocol, agent, settings):
                     lookup,
                     t1_pre_s=float(np.nanmedian(pre_t1.data[labels > 0])),
                     noise_ratio=max(ratios),
-                    **agent_,
+                    **agent,
                 ),
             )
             for number, row in enumerate(rows, start=1)
@@ -131,6 +132,5 @@ if "snakemake" in globals():
         dict(s.output.items()),
         s.wildcards.timepoint,
         s.params.protocol,
-        s.params.agent,
         s.params.uncertainty,
     )

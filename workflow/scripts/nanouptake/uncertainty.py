@@ -59,9 +59,9 @@ def signal_noise(s: np.ndarray, white: np.ndarray) -> float:
         White matter.
 
     Second differences (-1, 2, -1) / sqrt(6) along each axis cancel what changes smoothly; their median
-    absolute deviation over voxels that have white matter on both sides ignores the few edges left. Noise correlated by
-    interpolation in the scanner reads low: compare with concentration.noise_sd in air. NaN with fewer than
-    500 voxels.
+    absolute deviation over voxels that have white matter on both sides ignores the few edges left. Noise
+    correlated by interpolation in the scanner reads low: compare with concentration.noise_sd in air. NaN with
+    fewer than 500 voxels.
     """
     found = []
     for axis in range(3):
@@ -408,7 +408,7 @@ class _Tumour:
     ) -> tuple[np.ndarray, np.ndarray]:
         """75th percentile and mean of the upper quarter less the mean, and their SD from noise.
 
-        On the grid of post; R1 before infusion is interpolated linearly between the tumour's own voxels alone.
+        On the grid of post; R1 before infusion is interpolated linearly between the tumour's own voxels.
         """
         to_pre = np.linalg.inv(self.pre.to_contours @ self.pre.uni.affine)
         points = geometry.apply(self.post.to_contours @ self.post.uni.affine, np.argwhere(post.inside))
@@ -485,8 +485,8 @@ def tumor_intervals(
     -------
     list of dict
         Keys as in COLUMNS, NaN where a scan does not hold the tumour. Each sd_*_mg_ml is that of the
-        corrected mean when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had taken nothing
-        up; width_voxels is the contour's smallest width in voxels of the pre scan.
+        corrected mean when its source alone is drawn; sd_zero_mg_ml is that of the mean if the tumour had
+        taken nothing up; width_voxels is the contour's smallest width in voxels of the pre scan.
     """
     reach = float(2.5 * errors.contour_sd_mm + SHIFT_MM)
     rng = np.random.default_rng(seed)
