@@ -176,5 +176,5 @@ def with_intervals(frame: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame
     )
     for where, words in notes:
         frame.loc[where, "flags"] = [f"{old}; {words}" if old else words for old in frame.loc[where, "flags"]]
-    place = frame.columns.get_loc("pattern")
+    place = list(frame.columns).index("pattern")
     return pd.concat([frame.iloc[:, :place], intervals, frame.iloc[:, place:]], axis=1)

@@ -189,7 +189,7 @@ def _scan(
         head,
         contrast=contrast,
         index_to_head=np.linalg.inv(pose) @ affine,
-        shape=tuple(int(c) for c in count),
+        shape=(int(count[0]), int(count[1]), int(count[2])),
         tumour_t1_s=[t.t1_s for t in head.tumours],
         tumour_mg_ml=[uptake * t.mean_mg_ml for t in head.tumours],
         r1_per_mg_ml_s=r1,

@@ -223,8 +223,8 @@ def patient_html(
         flags = row["flags"] if isinstance(row["flags"], str) else ""
         strips.append({"name": row["tumor"], "words": words, "flags": flags, "png": png})
     expected = [
-        f"{s['step']}: {'B1+ maps' if s['details']['b1']['map'] else 'without a B1+ map'}; timings and transmit "
-        f"field are expected to cost {100 * s['details']['b1']['expected_relative_error']:.1f} % (SD) of the uptake."
+        f"{s['step']}: {'with' if s['details']['b1']['map'] else 'without'} a B1+ map; timings and transmit "
+        f"field cost {100 * s['details']['b1']['expected_relative_error']:.1f} % (SD) of the uptake."
         for s in steps
         if "b1" in s["details"]
     ]

@@ -502,7 +502,7 @@ def tumor_intervals(
         # Every tumour draws the same number of values, whatever becomes of the others.
         normal = rng.standard_normal((13, draws))
         if all(side.coverage.any() for side in pair):
-            rows.append(_row(_Tumour(*pair, scale), solid, surface, errors, normal))
+            rows.append(_row(_Tumour(pair[0], pair[1], scale), solid, surface, errors, normal))
         else:
             rows.append(dict.fromkeys(COLUMNS, float("nan")))
     return rows
@@ -559,7 +559,7 @@ def _row(
     drift = errors.drift_sd_mg_ml * normal[9]
     excess, excess_noise = tumour.excess(pre, post)
     exact = np.array([mean, *(mean + tumour.recovery * excess)])
-    noises = np.hypot(noise, [0.0, *(tumour.recovery * excess_noise)])
+    noises = np.hypot(noise, np.array([0.0, *(tumour.recovery * excess_noise)]))
     unseen = [0.0, *(UNSURE * (tumour.recovery - 1) * excess)]
     rows: dict[str, float] = {}
     for k, name in enumerate(STATISTICS):
