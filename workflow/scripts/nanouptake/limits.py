@@ -167,7 +167,7 @@ def with_intervals(frame: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame
     frame = frame.copy()
     intervals = intervals.drop(columns="tumor").set_axis(frame.index)  # both in the order of the contours
     intervals.insert(
-        intervals.columns.get_loc("uloq_mg_ml"), "voxel_lod_mg_ml", DETECTION * frame["noise_mg_ml"]
+        list(intervals.columns).index("uloq_mg_ml"), "voxel_lod_mg_ml", DETECTION * frame["noise_mg_ml"]
     )
     notes = (
         (intervals["below_lod"].astype(bool), "mean below the detection limit"),

@@ -106,7 +106,10 @@ def draw_cases(
     made = 0
     while made < n:
         warp = Warp.draw(rng, warp_mm=anatomy["warp_mm"], scale_range=tuple(anatomy["scale_range"]))
-        wanted = sorted(np.exp(rng.uniform(*np.log(diameters_mm), min(6, n - made))), reverse=True)
+        wanted = sorted(
+            np.exp(rng.uniform(np.log(diameters_mm[0]), np.log(diameters_mm[1]), min(6, n - made))),
+            reverse=True,
+        )
         items = [
             {
                 "diameter_mm": float(d),

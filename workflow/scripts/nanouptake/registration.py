@@ -369,10 +369,10 @@ def register(
             second, other = judged(_rotation_grid(cropped, moving, mask, start))
             if other["mutual_information"] > measures["mutual_information"]:
                 matrix, measures = second, other
-        halves = []
-        for half in _halves(cropped, mask):
-            halves.append(run(matrix, "fine", _ants_image(half, cropped.affine)))
-        measures["sd_mm"] = round(half_sample_sd_mm(*halves, cropped, mask), 4)
+        one, other = (
+            run(matrix, "fine", _ants_image(half, cropped.affine)) for half in _halves(cropped, mask)
+        )
+        measures["sd_mm"] = round(half_sample_sd_mm(black, white, cropped, mask), 4)
     status, reason = verdict(pair, measures)
     return Registration(matrix, measures, status, reason)
 

@@ -531,9 +531,9 @@ def _row(
     noise_sds = np.array([tumour.pre.noise_sd, tumour.post.noise_sd])
     scale = tumour.scale
     mean = tumour.mean(pre, post)
-    noise = scale * float(np.hypot(*(noise_sds * [pre.noise_gain, post.noise_gain])))
+    noise = scale * float(np.linalg.norm(noise_sds * [pre.noise_gain, post.noise_gain]))
     mixed = [side.background_sd(float(sd)) for side, sd in zip((pre, post), noise_sds, strict=True)]
-    background = scale * float(np.hypot(*mixed))
+    background = scale * float(np.hypot(mixed[0], mixed[1]))
 
     # The planes of the drawing tell the surface only so well: 40 ellipsoids, see contours.Solid.
     volume_ml = float(pre.coverage.sum()) * tumour.pre.uni.voxel_ml
