@@ -369,7 +369,7 @@ def register(
             second, other = judged(_rotation_grid(cropped, moving, mask, start))
             if other["mutual_information"] > measures["mutual_information"]:
                 matrix, measures = second, other
-        one, other = (
+        black, white = (
             run(matrix, "fine", _ants_image(half, cropped.affine)) for half in _halves(cropped, mask)
         )
         measures["sd_mm"] = round(half_sample_sd_mm(black, white, cropped, mask), 4)
