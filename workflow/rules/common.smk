@@ -179,6 +179,10 @@ def statuses_of(wildcards):
         ],
         uptake("desc-gtv_status.json").format(patient=patient),
         *[uptake("status.json", t).format(patient=patient) for t in posts],
+        *[
+            uptake("desc-intervals_status.json", t).format(patient=patient)
+            for t in posts
+        ],
         f"results/sub-{patient}/tumors_status.json",
         f"results/sub-{patient}/views_status.json",
     ]

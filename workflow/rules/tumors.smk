@@ -10,6 +10,8 @@ rule measure_tumors:
         validity=of_posts(uptake("desc-validity_conc.nii.gz", "{timepoint}")),
         post_t1=of_posts(uptake("T1map.nii.gz", "{timepoint}")),
         mapped=of_posts(uptake("status.json", "{timepoint}")),
+        intervals=of_posts(uptake("intervals.csv", "{timepoint}")),
+        estimated=of_posts(uptake("desc-intervals_status.json", "{timepoint}")),
     output:
         table="results/sub-{patient}/sub-{patient}_tumors.csv",
         dictionary="results/sub-{patient}/sub-{patient}_tumors.json",

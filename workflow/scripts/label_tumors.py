@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanouptake.contours import Solid, Voxels, coverage, label_image
+from nanouptake.contours import coverage, label_image, solids_of
 from nanouptake.geometry import read_itk
 from nanouptake.images import load, save, write_atomic
 from nanouptake.steps import run_step
@@ -21,11 +21,8 @@ def main(inp, out):
             matrix = matrix @ np.linalg.inv(read_itk(inp["planning_to_pre"]))
         tumours = json.loads(Path(inp["contours"]).read_text())["tumors"]
         parts, rows, flags = [], ["index\tname\tvolume_ml"], []
-        for index, tumour in enumerate(tumours, start=1):
-            if "label" in tumour:
-                solid = Voxels(load(inp["drawn"]), tumour["label"])
-            else:
-                solid = Solid([np.array(c) for c in tumour["contours"]])
+        solids = solids_of(tumours, inp["drawn"])
+        for index, (tumour, solid) in enumerate(zip(tumours, solids, strict=True), start=1):
             part = coverage(solid, grid.shape, grid.affine, matrix=matrix)
             parts.append(part)
             volume = float(part[1].sum()) * grid.voxel_ml

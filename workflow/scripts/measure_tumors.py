@@ -5,6 +5,7 @@ import pandas as pd
 from nanouptake.columns import write_table
 from nanouptake.figures import patient_picture, save_figure
 from nanouptake.images import load
+from nanouptake.limits import with_intervals
 from nanouptake.profiles import distribution, white_matter_drift
 from nanouptake.steps import run_step
 from nanouptake.tumors import tumor_rows
@@ -44,6 +45,7 @@ def main(inp, out, patient, timepoints, settings):
             place_of_pattern = frame.columns.get_loc("pattern")
             drift = white_matter_drift(pre.like(conc), pre.data, labels)
             frame.insert(place_of_pattern, "white_matter_mg_ml", drift)
+            frame = with_intervals(frame, pd.read_csv(inp["intervals"][place], dtype={"tumor": str}))
             for table, parts in long.items():
                 part = getattr(spread, table)
                 part.insert(0, "timepoint", timepoint)
@@ -59,13 +61,13 @@ def main(inp, out, patient, timepoints, settings):
             write_table(out[table], pd.concat(parts, ignore_index=True), table)
 
     outputs = [path for key, path in out.items() if key != "status"]
-    upstream = [inp["labelled"], *inp["mapped"]]
+    upstream = [inp["labelled"], *inp["mapped"], *inp["estimated"]]
     run_step("measure tumours", work, status=out["status"], outputs=outputs, upstream=upstream)
 
 
 if "snakemake" in globals():
     s = snakemake  # noqa: F821
     inp = dict(s.input.items())
-    for key in ("concentration", "validity", "post_t1", "mapped"):
+    for key in ("concentration", "validity", "post_t1", "mapped", "intervals", "estimated"):
         inp[key] = [inp[key]] if isinstance(inp[key], str) else list(inp[key])
     main(inp, dict(s.output.items()), s.wildcards.patient, s.params.timepoints, s.params.tumors)

@@ -68,6 +68,36 @@ TABLES: dict[str, dict[str, Column]] = {
         "white_matter_mg_ml": Column(
             "mg/ml", "median of the patient's white matter 10 mm from tumours: drift"
         ),
+        "mean_pvc_mg_ml": Column("mg/ml", "mean of the tissue inside the contour, partial volume taken out"),
+        "mean_pvc_low_mg_ml": Column("mg/ml", "lower end of its 95 % interval"),
+        "mean_pvc_high_mg_ml": Column("mg/ml", "upper end of its 95 % interval"),
+        "p75_pvc_mg_ml": Column("mg/ml", "75th percentile, partial volume and noise taken out"),
+        "p75_pvc_low_mg_ml": Column("mg/ml", "lower end of its 95 % interval"),
+        "p75_pvc_high_mg_ml": Column("mg/ml", "upper end of its 95 % interval"),
+        "upper_quartile_mean_pvc_mg_ml": Column(
+            "mg/ml", "mean of the upper quarter, partial volume and noise taken out"
+        ),
+        "upper_quartile_mean_pvc_low_mg_ml": Column("mg/ml", "lower end of its 95 % interval"),
+        "upper_quartile_mean_pvc_high_mg_ml": Column("mg/ml", "upper end of its 95 % interval"),
+        "volume_low_ml": Column("ml", "lower end of the volume's 95 % interval"),
+        "volume_high_ml": Column("ml", "upper end of the volume's 95 % interval"),
+        "sd_noise_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from the noise of both scans"),
+        "sd_partial_volume_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from the tissue around"),
+        "sd_registration_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from the registrations"),
+        "sd_contour_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from the contour's surface"),
+        "sd_r1_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from r1"),
+        "sd_protocol_mg_ml": Column(
+            "mg/ml", "SD of mean_pvc_mg_ml from timings and an unknown transmit field"
+        ),
+        "sd_drift_mg_ml": Column("mg/ml", "SD of mean_pvc_mg_ml from the patient's zero"),
+        "lod_mg_ml": Column("mg/ml", "detection limit of the tumour's mean: 3.29 SD at zero"),
+        "loq_mg_ml": Column("mg/ml", "lower limit of quantification of the mean: 10 SD at zero"),
+        "below_lod": Column("", "True where mean_pvc_mg_ml is below lod_mg_ml"),
+        "voxel_lod_mg_ml": Column("mg/ml", "detection limit of one voxel: 3.29 noise_mg_ml"),
+        "uloq_mg_ml": Column("mg/ml", "upper limit of quantification of a voxel: noise above a tenth again"),
+        "above_uloq_fraction": Column("1", "fraction of the tumour's voxels above uloq_mg_ml"),
+        "pvc_ill_posed": Column("", "True where the contour is less than three voxels wide"),
+        "contralateral_mg_ml": Column("mg/ml", "median of white matter opposite the tumours: drift"),
         "pattern": Column("", "homogeneous, heterogeneous, central minimum or maximum; undetermined"),
         "flags": Column("", "what to know before using the row, separated by semicolons"),
     },

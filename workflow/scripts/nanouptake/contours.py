@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from . import geometry
 from .errors import DataError
-from .images import Volume
+from .images import Volume, load
 
 
 @dataclass
@@ -377,6 +377,14 @@ class Voxels:
         """Return True for points, shape (n, 3) LPS mm, inside the solid."""
         index = geometry.apply(self._to_index, points).T
         return ndimage.map_coordinates(self._mask.astype(np.float32), index, order=1) > 0.5
+
+
+def solids_of(tumours: list[dict], drawn: str | Path) -> list[Solid | Voxels]:
+    """Return the solids of the tumours of contours.json; drawn is the label image, if they are labels."""
+    return [
+        Voxels(load(drawn), one["label"]) if "label" in one else Solid([np.array(c) for c in one["contours"]])
+        for one in tumours
+    ]
 
 
 def pixel_centre_mask(structure: Structure, volume: Volume) -> np.ndarray:

@@ -192,7 +192,11 @@ class Lookup:
     @cached_property
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
         """UNI (ascending) and T1 in seconds on the monotonic part at B1 = 1."""
-        t1, uni = self._monotonic(1.0)
+        return self.curve_at(1.0)
+
+    def curve_at(self, b1: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return UNI (ascending) and T1 in seconds on the monotonic part at a transmit field."""
+        t1, uni = self._monotonic(b1)
         return uni[::-1].copy(), t1[::-1].copy()
 
     @property

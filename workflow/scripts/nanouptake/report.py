@@ -13,6 +13,7 @@ from . import __version__
 from .columns import TABLES, Column
 from .figures import save_figure
 from .figures_cohort import tumor_strip
+from .uncertainty import SOURCES
 
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
@@ -149,6 +150,17 @@ def phantom_section(name: str, *, kind: str, status: dict, folder: Path) -> dict
     }
 
 
+def _interval(row: pd.Series, name: str, unit: str) -> str:
+    low, high = row[f"{name}_low_{unit}"], row[f"{name}_high_{unit}"]
+    return f"{row[f'{name}_{unit}']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _dominant(row: pd.Series) -> str:
+    """Return the source that contributes most to the mean's interval, in words."""
+    parts = {s: row[f"sd_{s}_mg_ml"] for s in SOURCES if pd.notna(row[f"sd_{s}_mg_ml"])}
+    return max(parts, key=lambda s: parts[s]).replace("_", " ") if parts else "nothing known"
+
+
 def patient_html(
     *,
     patient: str,
@@ -201,12 +213,21 @@ def patient_html(
         save_figure(tumor_strip(row, sections, profiles), picture_of)
         words = (
             f"{row['timepoint']}: mean {row['mean_mg_ml']:.3f}, SD {row['sd_mg_ml']:.3f}, upper quartile "
-            f"{row['upper_quartile_mean_mg_ml']:.3f} mg/ml; {row['volume_ml']:.3g} ml, "
+            f"{row['upper_quartile_mean_mg_ml']:.3f} mg/ml; partial volume taken out: mean "
+            f"{_interval(row, 'mean_pvc', 'mg_ml')}, upper quarter "
+            f"{_interval(row, 'upper_quartile_mean_pvc', 'mg_ml')} mg/ml (95 % intervals, mostly from "
+            f"{_dominant(row)}); {row['volume_ml']:.3g} ml, "
             f"{row['diameter_mm']:.1f} mm; {row['pattern']}"
         )
         png = base64.b64encode(picture_of.getvalue()).decode()
         flags = row["flags"] if isinstance(row["flags"], str) else ""
         strips.append({"name": row["tumor"], "words": words, "flags": flags, "png": png})
+    expected = [
+        f"{s['step']}: {'with' if s['details']['b1']['map'] else 'without'} a B1+ map; timings and transmit "
+        f"field cost {100 * s['details']['b1']['expected_relative_error']:.1f} % (SD) of the uptake."
+        for s in steps
+        if "b1" in s["details"]
+    ]
     columns = ["step", "status", "reason", "quality"]
     return _render(
         "patient.html",
@@ -219,6 +240,7 @@ def patient_html(
             "tumors": table_of(tumors.drop(columns=["patient"], errors="ignore"), "tumors"),
         },
         protocol_rows=len(protocol),
+        expected=expected,
         views=views,
         picture=base64.b64encode(picture).decode(),
         strips=strips,
