@@ -12,7 +12,7 @@ import tiny_trial
 pytestmark = pytest.mark.study
 AGGREGATES = {"collect_cohort", "draw_figures", "write_report"}
 OF_TUMORS = {"measure_tumors", "write_patient_report"} | AGGREGATES
-OF_UPTAKE = {"map_uptake", "render_patient"} | OF_TUMORS
+OF_UPTAKE = {"map_uptake", "estimate_intervals", "render_patient"} | OF_TUMORS
 
 
 def planned(study, *arguments, checkout=None):
