@@ -76,9 +76,6 @@ def methods(case: Case) -> dict[str, float]:
             separated(both, c_pre) - separated(s_pre, c_pre)
         )
     found["nothing, voxels above one half"] = pair(lambda s, c: float(MODEL.rate(*s)[c > 0.5].mean()))
-    found["nothing, weighted by coverage"] = pair(
-        lambda s, c: float(np.average(MODEL.rate(*s[:, c > 0]), weights=c[c > 0]))
-    )
     found["nothing, separated (used)"] = pair(separated)
     return found
 
