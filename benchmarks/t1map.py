@@ -34,6 +34,15 @@ from nanouptake.mp2rage import Lookup, Protocol
 volume = images.load(FOLDER + "/uni" + SUFFIX)
 images.save(FOLDER + "/t1" + SUFFIX, volume.like(Lookup(PROTOCOL_).estimate(volume.data).t1_s))
 """
+WITH_B1 = """
+import numpy as np
+from nanouptake import images
+from nanouptake.mp2rage import Lookup, Protocol
+volume = images.load(FOLDER + "/uni" + SUFFIX)
+b1 = np.ones(volume.shape, np.float32) * np.linspace(0.8, 1.2, volume.shape[0])[:, None, None]
+b1 = b1.astype(np.float32)
+images.save(FOLDER + "/t1_b1" + SUFFIX, volume.like(Lookup(PROTOCOL_).estimate(volume.data, b1=b1).t1_s))
+"""
 PLAIN = """
 import nibabel, numpy as np
 from nanouptake.mp2rage import Lookup, Protocol
@@ -67,6 +76,11 @@ def main() -> None:
                 f"{suffix}: {ours:.2f} CPU s, {memory:.0f} MB peak; plain nibabel + numpy {plain:.2f} CPU s;"
                 f" ratio {ours / plain:.2f}"
             )
+        with_b1, memory = run(WITH_B1, folder, ".nii")
+        without, _ = run(OURS, folder, ".nii")
+        print(
+            f"with a B1+ map: {with_b1:.2f} CPU s, {memory:.0f} MB; ratio to without {with_b1 / without:.1f}"
+        )
 
 
 if __name__ == "__main__":
