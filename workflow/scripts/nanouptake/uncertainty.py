@@ -27,7 +27,7 @@ WHITE_T1_S = (0.75, 1.05)
 NODES = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of the contour's offset, in SDs
 SMALL_MM = 12.0  # below, coverage is supersampled 5 times, above 3 times
 SHIFT_MM = 0.25  # step of the derivatives with position
-QUANTILES = (2.5, 97.5)
+STARTS = np.linspace(0.0025, 0.0475, 19)  # of the 95 % intervals among which the shortest counts
 PLANES = 0.05  # SD in mm of a drawn surface = this times the planes' distance squared over the diameter
 SPLINE_POWER = 0.668  # variance left by a cubic B-spline, mean over positions
 LINEAR_POWER = 0.3  # variance left by linear interpolation, mean over positions
@@ -37,6 +37,7 @@ NORMAL_EXCESS = np.array([0.674, 1.271])  # of a normal distribution's 75th perc
 # 150 tumours without noise read 9 to 30 (75th percentile 9 to 30) for the patterns that have an excess.
 RECOVERY = np.array([16.0, 13.0])
 UNSURE = 0.9
+MIMIC = 0.6  # of an excess that noise alone would have: uniform tumours keep that much of it
 #: Used where the study's config says nothing else.
 SETTINGS = {
     "draws": 2000,
@@ -386,7 +387,8 @@ def upper_quarter(
     unsure = spread * np.hypot(np.sqrt(2 / n), NOISE_UNSURE)
     of_spread = NORMAL_EXCESS * unsure / (2 * np.sqrt(left + unsure)) if noise > 0 else np.zeros(2)
     excess = np.array([quartile, 4 * part @ values[order]]) - mean
-    return shrink * excess, np.hypot(of_spread, np.sqrt(3 * noise / n))
+    left_over = MIMIC * np.minimum(shrink * excess, NORMAL_EXCESS * np.sqrt(noise))
+    return shrink * excess, np.sqrt(of_spread**2 + 3 * noise / n + left_over**2)
 
 
 class _Tumour:
@@ -453,6 +455,20 @@ COLUMNS = (
     "sd_zero_mg_ml",
     "width_voxels",
 )
+
+
+def shortest_interval(drawn: np.ndarray) -> np.ndarray:
+    """Return the ends of the shortest interval that holds 95 % of the draws.
+
+    A contour's error moves the mean of a uniform tumour to one side only: the interval of equal tails then
+    holds the truth more often than it says (97.5 instead of 95.8 % of 240 simulated tumours).
+
+    >>> shortest_interval(np.linspace(0, 1, 1001) ** 2).round(2).tolist()
+    [0.0, 0.91]
+    """
+    lows, highs = np.quantile(drawn, STARTS), np.quantile(drawn, STARTS + 0.95)
+    best = int(np.argmin(highs - lows))
+    return np.array([lows[best], highs[best]])
 
 
 def tumor_intervals(
@@ -575,12 +591,12 @@ def _row(
         }
         independent = [v for source, v in parts.items() if source not in ("r1", "protocol")]
         drawn = (exact[k] + sum(independent)) / (factor[0] * factor[1])
-        low, high = np.percentile(drawn, QUANTILES)
+        low, high = shortest_interval(drawn)
         rows |= {f"{name}_mg_ml": exact[k], f"{name}_low_mg_ml": low, f"{name}_high_mg_ml": high}
         if k == 0:
             spread = {f"sd_{source}_mg_ml": np.std(v) for source, v in parts.items()}
     share = np.interp(offset, offsets, at_offset[:, 3]) / here[3]
-    rows |= dict(zip(COLUMNS[9:11], volume_ml * np.percentile(share, QUANTILES), strict=True))
+    rows |= dict(zip(COLUMNS[9:11], volume_ml * shortest_interval(share), strict=True))
     slipped = scale * errors.registration_sd_mm * float(np.linalg.norm(still))
     zero = np.linalg.norm([noise, background, errors.drift_sd_mg_ml, slipped])
     rows |= spread | {
