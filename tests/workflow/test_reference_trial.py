@@ -135,6 +135,21 @@ def test_the_planning_space_gives_the_same_tumours(study, truth, tmp_path):
         assert abs(row.mean_mg_ml - row.mean_mg_ml_true) <= bound, (row.patient, row.tumor)
 
 
+def test_corrected_uptake_is_true_from_5_mm_on_and_its_interval_holds_it(compared):
+    """No bias of partial volume is left: 5 % or 0.002 mg/ml at every size; placebo is below its limit."""
+    table = compared[
+        ["patient", "tumor", "mean_mg_ml_true", "mean_mg_ml", "mean_pvc_mg_ml", "mean_pvc_low_mg_ml",
+         "mean_pvc_high_mg_ml", "lod_mg_ml", "sd_noise_mg_ml", "sd_contour_mg_ml"]
+    ]  # fmt: skip
+    print("\n" + table.round(4).to_string(index=False))
+    for row in compared.itertuples():
+        error = abs(row.mean_pvc_mg_ml - row.mean_mg_ml_true)
+        assert error <= max(0.05 * row.mean_mg_ml_true, 0.002), (row.patient, row.tumor)
+        assert row.mean_pvc_low_mg_ml <= row.mean_mg_ml_true <= row.mean_pvc_high_mg_ml
+        assert row.volume_low_ml <= row.volume_ml_true <= row.volume_high_ml
+        assert bool(row.below_lod) == (row.patient == "P04")
+
+
 def test_the_relaxivity_is_measured_and_used(study):
     """r1 of the simulated dilutions within 1 % of their 6.7, in the uptake's sidecar and on the page."""
     summary = pd.read_csv(study / "results/phantoms/dilution/summary.csv").set_index("parameter")
