@@ -1,13 +1,19 @@
 """Bad inputs, one by one, through the steps of the workflow: each ends in a status that names the cure."""
 
 import dataclasses
+import gzip
 import json
+import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import RLELossless
 
 import ingest_planning
@@ -130,6 +136,20 @@ def compress(ds, _):
     ds.compress(RLELossless, generate_instance_uid=False)
 
 
+def raw_element(keyword, content, vr=None):
+    """Put bytes into a field of one image, whatever they mean."""
+
+    def change(ds, k):
+        if k == 3:
+            tag = Tag(keyword)
+            vr_there = vr or dictionary_VR(tag)
+            ds._dict[tag] = RawDataElement(
+                tag, vr_there, len(content), content, 0, is_implicit_VR=False, is_little_endian=True
+            )
+
+    return change
+
+
 def multi_frame(folder):
     """UNI as one enhanced-like file of several frames without geometry that could be checked."""
     first = sorted(folder.rglob("*UNI_Images_*"))
@@ -188,7 +208,20 @@ SESSION_DICOM = {
     "wrong repetition time": Fault(
         change_series("INV2", set_tags(RepetitionTime=6000)), words=("found: 6000; wanted: 5000",)
     ),
-    "multi-frame without geometry": Fault(multi_frame),
+    "a position that is no number": Fault(
+        change_series("INV1", raw_element("ImagePositionPatient", b"1\\x\\3 ")),
+        words=("header of series", "ImagePositionPatient", "1 of 8 images"),
+    ),
+    "two flip angles in one field": Fault(
+        change_series("INV2", raw_element("FlipAngle", b"4\\5 ")), words=("damaged", "FlipAngle")
+    ),
+    "a field of an unknown kind": Fault(
+        change_series("INV2", raw_element("PixelSpacing", b"1\\1 ", vr="ZZ")), words=("lacks slices",)
+    ),
+    "a link to nothing": Fault(
+        lambda f: (f / "IM_9").symlink_to(f / "gone"), outcome="flagged", words=("no T1w",)
+    ),
+    "multi-frame without geometry": Fault(multi_frame, words=("not where its slices are",)),
     "compressed transfer syntax": Fault(change_series("UNI_Images", compress), outcome="flagged"),
     "slices of two orientations": Fault(
         change_series("INV2", mixed_orientation), words=("different orientation",)
@@ -233,6 +266,22 @@ def test_the_same_session_without_damage(tmp_path):
 # ---------------------------------------------------------------- sessions as NIfTI
 
 
+def sidecar_of(text):
+    """Write the sidecar of INV1."""
+
+    def damage(folder):
+        next(folder.glob("*inv-1_MP2RAGE.json")).write_text(text)
+
+    return damage
+
+
+def without_rotation(packed):
+    """Return the file with a quaternion longer than 1."""
+    raw = bytearray(gzip.decompress(packed))
+    raw[256:268] = struct.pack("<3f", 1, 1, 1)
+    return gzip.compress(bytes(raw), 1)
+
+
 SESSION_NIFTI = {
     "NaN in UNI": Fault(of_role("UNIT1", with_nan), words=("constant or holds NaN", "finite")),
     "constant INV2": Fault(
@@ -251,6 +300,15 @@ SESSION_NIFTI = {
     "INV1 of another grid": Fault(
         of_role("inv-1_MP2RAGE", lambda p, v: save(p, Volume(v.data[:-2], v.affine))),
         words=("not on one grid",),
+    ),
+    "sidecar that is no JSON": Fault(sidecar_of("{"), words=("sidecar cannot be read",)),
+    "sidecar that is a list": Fault(sidecar_of("[]"), words=("sidecar cannot be read",)),
+    "sidecar with a time that is no number": Fault(
+        sidecar_of('{"InversionTime": NaN}'), words=("found: nan", "wanted: 0.7")
+    ),
+    "affine that is no rotation": Fault(
+        of_role("UNIT1", lambda p, _: p.write_bytes(without_rotation(p.read_bytes()))),
+        words=("NIfTI",),
     ),
     "times in ms": Fault(in_milliseconds, words=("found: 700", "wanted: 0.7")),
 }
@@ -388,6 +446,15 @@ PLANNING = {
 }  # fmt: skip
 
 
+def names_of(content):
+    """Write the table of names beside a label image."""
+
+    def damage(folder):
+        next(folder.glob("*_dseg.tsv")).write_bytes(content)
+
+    return damage
+
+
 def plan(folder, out):
     made = {k: str(out / f"{k}.nii.gz") for k in ("t1w", "ct", "labels")}
     made |= {"contours": str(out / "c.json"), "series": str(out / "s.tsv"), "status": str(out / "p.json")}
@@ -408,6 +475,53 @@ def test_planning(tmp_path, name):
         assert len(names) == (1 if left_out else 2)
         assert ("GTV_1" in [n for n, _ in content["set_aside"]]) == left_out
         assert all(Path(n).name == n and len(n) <= 64 and n.isascii() for n in names)
+
+
+NAMES = {
+    "names in Latin-1": Fault(names_of("index\tname\n1\tGTVä\n".encode("latin-1")), words=("UTF-8",)),
+    "a row without a name": Fault(names_of(b"index\tname\n1\n"), words=("table of names",)),
+    "names separated by commas": Fault(names_of(b"index,name\n1,GTV1\n"), words=("tabs",)),
+    "names saved by a spreadsheet": Fault(names_of(b"\xef\xbb\xbfindex\tname\r\n1\tGTV1\r\n"), "ok"),
+    "no table of names": Fault(lambda f: next(f.glob("*_dseg.tsv")).unlink(), words=("no table of names",)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_planning_of_nifti(tmp_path, tiny, name):
+    folder = copy_scan(tiny / "planning", tmp_path / "scan")
+    NAMES[name].damage(folder)
+    status, made = plan(folder, tmp_path / "out")
+    judge(status, made, NAMES[name])
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "RTSTRUCT", "NIfTI"])
+def test_damaged_bytes_end_in_a_status(tmp_path, tiny, kind):
+    """Bytes of a header drawn by lot: the step ends with a status; an exception would stop the whole run."""
+    draw = random.Random(7)
+    if kind == "DICOM":
+        files = sorted(p for p in session(tmp_path / "scan").rglob("*") if p.is_file())
+    elif kind == "NIfTI":
+        files = sorted(copy_scan(tiny / "pre", tmp_path / "scan").glob("*.nii.gz"))
+    else:
+        write_planning(tmp_path / "scan", TWO)
+        written = [p for p in (tmp_path / "scan").rglob("*") if p.is_file()]
+        files = [p for p in written if pydicom.dcmread(p).Modality == "RTSTRUCT"]
+    ended = {True: 0, False: 0}
+    for _ in range(40):
+        path = draw.choice(files)
+        whole = path.read_bytes()
+        raw = bytearray(gzip.decompress(whole) if kind == "NIfTI" else whole)
+        first, last = (0, 348) if kind == "NIfTI" else (128, min(len(raw), 4000))
+        for _ in range(3):
+            raw[draw.randrange(first, last)] = draw.randrange(256)
+        path.write_bytes(gzip.compress(bytes(raw), 1) if kind == "NIfTI" else raw)
+        read = plan if kind == "RTSTRUCT" else read_session
+        status, _ = read(tmp_path / "scan", tmp_path / "out")
+        assert status["ok"] or "cure: " in status["reason"]
+        ended[status["ok"]] += 1
+        path.write_bytes(whole)
+    print(f"\n40 damaged: {ended[False]} failed with a reason, {ended[True]} read all the same")
+    assert ended[False] > 3
 
 
 # ---------------------------------------------------------------- tumours on the grid

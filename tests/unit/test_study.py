@@ -107,6 +107,34 @@ def test_bad_sheets_are_refused(tmp_path, text, message):
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_sheet_that_is_no_utf8_is_refused(tmp_path, encoding):
+    (tmp_path / "scans.tsv").write_bytes(GOOD.replace("data/", "däta/").encode(encoding))
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    with pytest.raises(DataError, match="tab-separated text in UTF-8"):
+        Study.load(config, sheet=tmp_path / "scans.tsv", schemas=ROOT / "workflow/schemas")
+
+
+def test_a_sheet_of_a_spreadsheet_is_read(tmp_path):
+    assert load(tmp_path, "\ufeff" + GOOD.replace("\n", "\r\n")).patients == ["A1"]
+
+
+def test_links_to_nothing_and_in_circles_hide_no_change(tmp_path):
+    scan = tmp_path / "data"
+    scan.mkdir()
+    (scan / "a").symlink_to(scan / "gone")
+    (scan / "b").symlink_to(scan)
+    (scan / "c").symlink_to(scan)
+    (scan / "z").write_text("1")
+    text = GOOD.replace("data/A1", str(scan)).replace("/pre\n", "\n").replace("/post\n", "\n")
+    before = load(tmp_path, text).listing("A1", "pre")
+    from nanouptake import study
+
+    study._listing.cache_clear()
+    (scan / "z").write_text("22")
+    assert load(tmp_path, text).listing("A1", "pre") != before
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import shapely
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from scipy import ndimage
 
 from . import geometry
-from .errors import DataError
+from .errors import DAMAGED, DataError
 from .images import Volume, load
+
+UNREADABLE: tuple[type[Exception], ...] = (csv.Error, InvalidDicomError, BytesLengthException, *DAMAGED)
 
 
 @dataclass
@@ -53,12 +57,13 @@ def read_rtstruct(path: str | Path) -> RTStruct:
     Raises DataError for a file that is no readable RTSTRUCT.
     """
     try:
-        return _parse(pydicom.dcmread(path))
-    except (OSError, AttributeError, ValueError, TypeError, pydicom.errors.InvalidDicomError) as error:
+        with warnings.catch_warnings(action="ignore"):  # they print values
+            return _parse(pydicom.dcmread(path))
+    except UNREADABLE as error:
         raise DataError(
             "the RTSTRUCT cannot be read",
             field="RTSTRUCT",
-            found=f"{type(error).__name__}: {error}",
+            found=type(error).__name__,
             wanted="a whole RT structure set",
             cure="export the structure set again (it may be truncated)",
         ) from error
@@ -171,16 +176,16 @@ def label_names(folder: Path, pattern: str) -> tuple[list[Structure], list[tuple
             wanted="one …_dseg.tsv with the columns index and name",
             cure="write it beside the label image",
         )
-    with tables[0].open(newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
     try:
-        structures = [Structure(r["name"], int(r["index"]), "") for r in rows]
-    except (KeyError, TypeError, ValueError) as error:
+        with tables[0].open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        structures = [Structure(r["name"].strip(), int(r["index"]), "") for r in rows]
+    except UNREADABLE as error:
         raise DataError(
             "the table of names cannot be used",
             file=str(tables[0]),
             found=f"{type(error).__name__}: {error}",
-            wanted="the columns index (a whole number) and name",
+            wanted="the columns index (a whole number) and name, separated by tabs, in UTF-8",
             cure="correct the table",
         ) from error
     return usable(structures, pattern)

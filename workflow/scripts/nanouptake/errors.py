@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+
+#: what libraries raise on a damaged file; a lack of memory is no fault of the file
+DAMAGED: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
 
 class DataError(Exception):
     """An input that cannot be used.

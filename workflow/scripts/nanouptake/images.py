@@ -59,6 +59,10 @@ def load(path: str | Path) -> Volume:
             raw = igzip.decompress(raw)
         image = nib.Nifti1Image.from_bytes(raw)
         data = np.asanyarray(image.dataobj)
+        with np.errstate(all="ignore"):
+            forms = (*image.get_sform(coded=True), *image.get_qform(coded=True))
+    except MemoryError:
+        raise  # no fault of the file: the job is tried again with more
     except OSError as error:
         raise DataError(
             "cannot read the image", file=str(path), found=error, cure="give a readable NIfTI file"
@@ -81,13 +85,12 @@ def load(path: str | Path) -> Volume:
             wanted="one 3-D volume",
             cure="split the series so that each file holds one volume",
         )
-    return Volume(data, geometry.FLIP @ _affine(image, data.shape, path))
+    return Volume(data, geometry.FLIP @ _affine(forms, data.shape, path))
 
 
-def _affine(image: nib.Nifti1Image, shape: tuple[int, ...], path: Path) -> np.ndarray:
+def _affine(forms: tuple, shape: tuple[int, ...], path: Path) -> np.ndarray:
     """Return the RAS affine, refused where the header says two things or nothing."""
-    sform, scode = image.get_sform(coded=True)
-    qform, qcode = image.get_qform(coded=True)
+    sform, scode, qform, qcode = forms
     if not scode and not qcode:
         raise DataError(
             "the image has no position in space",
@@ -99,8 +102,9 @@ def _affine(image: nib.Nifti1Image, shape: tuple[int, ...], path: Path) -> np.nd
         )
     if scode and qcode:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
-        apart = geometry.displacement_mm(sform, qform, corners).max()
-        if apart > 0.01:
+        with np.errstate(all="ignore"):
+            apart = geometry.displacement_mm(sform, qform, corners).max()
+        if not apart <= 0.01:
             raise DataError(
                 "sform and qform place the image differently",
                 file=str(path),

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from . import geometry, images
-from .errors import DataError
+from .errors import DAMAGED, DataError
 from .images import Volume
 from .mp2rage import Protocol, combine, to_dn
 from .provenance import digest
@@ -48,6 +49,8 @@ WANTED = {
 }
 REQUIRED = {"session": ("UNIT1", "inv-1_MP2RAGE", "inv-2_MP2RAGE"), "planning": ("T1w",)}
 PHASE = "phase images"
+#: what pydicom raises on files that are no DICOM, or damaged
+NO_DICOM: tuple[type[Exception], ...] = (InvalidDicomError, BytesLengthException, *DAMAGED)
 #: the only header fields that leave the DICOM
 SIDECAR = (
     "MagneticFieldStrength",
@@ -77,6 +80,13 @@ TAGS = [
     "NumberOfFrames",
     "SeriesNumber",
 ]
+#: fields that hold so many numbers
+NUMBERS = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    **dict.fromkeys(("Rows", "Columns", "NumberOfFrames", *SIDECAR), 1),
+}
 
 
 @dataclass
@@ -98,6 +108,15 @@ class Series:
         return tuple(str(v) for v in self.headers[0].get("ImageType", ()))
 
 
+def read_header(path: Path) -> pydicom.Dataset:
+    """Read the fields of TAGS, decoded here so that a damaged one fails here."""
+    with warnings.catch_warnings(action="ignore"):  # they print values
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        for tag in TAGS:
+            header.get(tag)
+    return header
+
+
 def scan_folder(folder: Path) -> tuple[list[Series], list[tuple[str, str]]]:
     """Walk a folder once; return its series and the files that are no DICOM, with the reason."""
     if not folder.is_dir():
@@ -114,9 +133,12 @@ def scan_folder(folder: Path) -> tuple[list[Series], list[tuple[str, str]]]:
     for parent, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
             path = Path(parent, name)
+            if not path.is_file():
+                others.append((str(path.relative_to(folder)), "not DICOM (a link to nothing, or no file)"))
+                continue
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            except (InvalidDicomError, EOFError, OSError, ValueError, AttributeError) as error:
+                header = read_header(path)
+            except NO_DICOM as error:
                 kind = "empty file" if path.stat().st_size == 0 else type(error).__name__
                 others.append((str(path.relative_to(folder)), f"not DICOM ({kind})"))
                 continue
@@ -194,9 +216,34 @@ def choose(series: list[Series], role: str, *, folder: Path, required: bool) -> 
     return found[0] if found else None
 
 
+def check_numbers(one: Series) -> None:
+    """Check that the fields of NUMBERS hold so many finite numbers, or nothing."""
+    for tag, count in NUMBERS.items():
+        bad = [p for p, h in zip(one.files, one.headers, strict=True) if not _finite(h.get(tag), count)]
+        if bad:
+            raise DataError(
+                f"a header of series '{one.description}' is damaged",
+                field=tag,
+                found=f"{len(bad)} of {len(one.files)} images where it is not {count} finite numbers",
+                wanted="a number" if count == 1 else f"{count} numbers",
+                cure="export the series again",
+            )
+
+
+def _finite(value: object, count: int) -> bool:
+    if value is None:
+        return True
+    try:
+        numbers = np.atleast_1d(np.array(value, float))
+    except (TypeError, ValueError):
+        return False
+    return numbers.shape == (count,) and bool(np.isfinite(numbers).all())
+
+
 def check_stack(one: Series) -> np.ndarray:
     """Check that a series is one stack of parallel, evenly spaced slices; return their spacing in mm."""
     name = f"'{one.description}'"
+    check_numbers(one)
     if any(int(h.get("NumberOfFrames", 1) or 1) > 1 for h in one.headers):
         return np.array([])  # enhanced multi-frame: dcm2niix reads it, the volume is checked afterwards
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
@@ -273,7 +320,6 @@ def convert(one: Series) -> Volume:
                 str(source),
             ],
             capture_output=True,
-            text=True,
             check=False,
         )
         made = sorted(target.glob("*.nii"))
@@ -335,7 +381,7 @@ def check_sidecar(fields: dict[str, float], role: str, protocol: Protocol, *, fi
     for name, (value, tolerance) in expected_header(role, protocol).items():
         scale = 1000 if name.endswith("Time") else 1
         found = fields.get(name)
-        if found is not None and abs(found * scale - value) > tolerance:
+        if found is not None and not abs(found * scale - value) <= tolerance:  # NaN is no match
             raise DataError(
                 "the sidecar contradicts the configured MP2RAGE protocol",
                 file=file,
@@ -348,6 +394,7 @@ def check_sidecar(fields: dict[str, float], role: str, protocol: Protocol, *, fi
 
 def check_header(one: Series, role: str, protocol: Protocol) -> None:
     """Compare the timings in the header with the configured protocol; DataError names both values."""
+    check_numbers(one)
     for name, (value, tolerance) in expected_header(role, protocol).items():
         found = one.headers[0].get(name)
         if found is None:
@@ -408,10 +455,23 @@ def read_nifti_folder(folder: Path, *, kind: str) -> dict[str, tuple[Volume, dic
                 wanted="finite values that differ",
                 cure="convert the scan again",
             )
-        side = paths[0].with_name(paths[0].name.split(".nii")[0] + ".json")
-        fields = json.loads(side.read_text()) if side.exists() else {}
-        result[role] = (volume, {k: fields[k] for k in SIDECAR if isinstance(fields.get(k), int | float)})
+        result[role] = (volume, read_sidecar(paths[0].with_name(paths[0].name.split(".nii")[0] + ".json")))
     return result
+
+
+def read_sidecar(path: Path) -> dict[str, float]:
+    """Return the numbers of a BIDS sidecar whose keys are in SIDECAR; nothing where there is none."""
+    try:
+        fields = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return {k: fields[k] for k in SIDECAR if isinstance(fields.get(k), int | float)}
+    except DAMAGED as error:
+        raise DataError(
+            "the sidecar cannot be read",
+            file=str(path),
+            found=type(error).__name__,
+            wanted="a JSON object",
+            cure="convert the scan again, or remove the sidecar (the protocol is then not checked)",
+        ) from error
 
 
 def uni_of_phase(magnitudes: list[Volume], phases: list[Volume]) -> Volume:

@@ -289,8 +289,17 @@ def _read_sheet(sheet: Path, schema: Path, *, of: str, key: str) -> list[dict[st
             wanted="a table of cells separated by tabs",
             cure=f"write it, or name it in config: {key}",
         )
-    with sheet.open(newline="") as stream:
-        table = list(csv.DictReader(stream, delimiter="\t"))
+    try:
+        with sheet.open(newline="", encoding="utf-8-sig") as stream:
+            table = list(csv.DictReader(stream, delimiter="\t"))
+    except (csv.Error, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the sheet of {of} cannot be read",
+            file=str(sheet),
+            found=f"{type(error).__name__}: {error}",
+            wanted="text in UTF-8, cells separated by tabs",
+            cure="save it as tab-separated text in UTF-8",
+        ) from error
     if not table:
         raise DataError(
             f"the sheet of {of} is empty",
@@ -341,10 +350,10 @@ def _listing(folder: str) -> tuple[str, int]:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                     else:
-                        stat = entry.stat()
+                        stat = entry.stat(follow_symlinks=os.path.exists(entry.path))
                         lines.append(f"{entry.path[len(folder) :]} {stat.st_size} {stat.st_mtime_ns}")
                         total += stat.st_size * (GZIP_RATIO if entry.name.endswith(".gz") else 1)
         except OSError as error:
