@@ -230,6 +230,14 @@ def test_the_cohorts_page_in_a_browser(study, tmp_path, width):
 
 def test_a_patients_page_in_a_browser(tmp_path):
     own = paper_cohort().query("patient == 'A01'")
+    ends = {"": 1.0, "_low": 0.9, "_high": 1.1}
+    intervals = {
+        f"{name}_pvc{end}_mg_ml": own[f"{name}_mg_ml"] * factor
+        for name in ("mean", "upper_quartile_mean")
+        for end, factor in ends.items()
+    }
+    sources = ("noise", "partial_volume", "registration", "contour", "r1", "protocol", "drift")
+    own = own.assign(**intervals, **{f"sd_{s}_mg_ml": 0.001 + 0.002 * (s == "contour") for s in sources})
     cuts = [section("A01", t, m) for t, m in zip(own["tumor"], own["mean_mg_ml"], strict=True)]
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     view = {"name": "Post on pre", "below": "pre", "above": "post", "size": 200, "path": "M0 0L9 9"}
@@ -244,6 +252,7 @@ def test_a_patients_page_in_a_browser(tmp_path):
         profiles=pd.concat([c[1] for c in cuts]),
     )
     assert "<script>alert" not in page
+    assert page.count("mostly from contour") == len(own)
     found = browse(page, tmp_path, 800)
     assert found["images"]
     assert found["n_images"] == 2 + len(own)
