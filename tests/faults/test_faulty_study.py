@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 import tiny_trial
@@ -33,6 +34,27 @@ def phantom_scanned(folder):
         phantom_in_place(path, load(path))
 
 
+def one_voxel_each(path, volume):
+    """Keep one voxel of every label: a contour that is moved leaves them all."""
+    data = np.zeros_like(volume.data)
+    for label in (1, 2):
+        data[tuple(np.argwhere(volume.data == label)[3])] = label
+    save(path, volume.like(data))
+
+
+def in_metres(folder):
+    for path in folder.glob("*.nii.gz"):
+        image = load(path)
+        save(path, type(image)(image.data, np.diag([1e-3, 1e-3, 1e-3, 1]) @ image.affine))
+
+
+def nothing_but_noise(folder):
+    rng = np.random.default_rng(3)
+    for path in folder.glob("*.nii.gz"):
+        image, top = load(path), 4096 if "UNIT1" in path.name else 50
+        save(path, image.like(rng.integers(0, top, image.shape).astype(np.int16)))
+
+
 #: patient: timepoint, damage, status of that timepoint, what its reason holds
 BAD = {
     "B01": ("pre", of_role("UNIT1", with_nan), "failed", "NaN"),
@@ -45,6 +67,9 @@ BAD = {
     "B08": ("post", phantom_scanned, "flagged", "mutual_information"),
     "B09": ("planning", of_role("dseg", outside), "flagged", "lies outside"),
     "B10": ("post", of_role("UNIT1", four_dimensional), "failed", "not three-dimensional"),
+    "B11": ("planning", of_role("dseg", one_voxel_each), "flagged", "too small for its voxels"),
+    "B12": ("pre", in_metres, "failed", "a size that no scanner makes"),
+    "B13": ("post", nothing_but_noise, "failed", "registration post to pre failed"),
 }  # fmt: skip
 
 
@@ -81,7 +106,7 @@ def test_every_bad_patient_costs_one_line_with_its_reason(faulty):
         if wanted == "failed":
             assert "cure: " in why
             assert f"failed: patient {patient}" in words
-    assert "2 flagged, 8 failed" in words
+    assert "3 flagged, 10 failed" in words
     assert table["T001", "post"] == ("ok", "")
 
 

@@ -13,6 +13,12 @@ from nanouptake.steps import run_step
 WHOLE = 0.9  # of a tumour's volume within the grid; coverage is exact to 2 % at 5 mm in voxels of 1 mm
 
 
+def at_edge(part, shape):
+    """Tell whether a tumour's coverage (box, fraction) reaches the outermost voxels of the grid."""
+    index = np.argwhere(part[1] > 0) + [one.start for one in part[0]]
+    return bool(((index == 0) | (index == np.array(shape) - 1)).any())
+
+
 def main(inp, out):
     def work():
         grid = load(inp["grid"])
@@ -30,6 +36,10 @@ def main(inp, out):
             inside = volume / solid.volume_ml
             if volume == 0:
                 flags.append(f"{tumour['name']} lies outside the pre scan")
+            elif inside < WHOLE and not at_edge(part, grid.shape):
+                flags.append(
+                    f"{tumour['name']} is too small for its voxels: {100 * inside:.0f} % of it is left"
+                )
             elif inside < WHOLE:
                 flags.append(
                     f"{tumour['name']} lies partly outside the pre scan: {100 * inside:.0f} % of it is inside"

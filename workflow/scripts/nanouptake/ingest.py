@@ -80,6 +80,7 @@ TAGS = [
     "NumberOfFrames",
     "SeriesNumber",
 ]
+SPACING_MM = (0.05, 25.0)
 #: fields that hold so many numbers
 NUMBERS = {
     "ImagePositionPatient": 3,
@@ -501,6 +502,21 @@ def uni_of_phase(magnitudes: list[Volume], phases: list[Volume]) -> Volume:
     return magnitudes[0].like(to_dn(np.nan_to_num(combine(*signals))))
 
 
+def check_spacing(volumes: dict[str, tuple[Volume, dict]], folder: Path) -> None:
+    """Check that every image's voxels have a size that scanners make."""
+    low, high = SPACING_MM
+    for role, (volume, _) in volumes.items():
+        if not ((volume.spacing_mm > low) & (volume.spacing_mm < high)).all():
+            raise DataError(
+                f"the voxels of {role} have a size that no scanner makes",
+                file=str(folder),
+                field="spacing",
+                found=" x ".join(f"{s:.3g}" for s in volume.spacing_mm) + " mm",
+                wanted=f"{low:g} to {high:g} mm",
+                cure="convert the DICOM again (an affine in m or um instead of mm?)",
+            )
+
+
 def check_session(volumes: dict[str, Volume]) -> None:
     """Check that INV1, INV2 and UNI are one scan and that UNI is a UNI."""
     uni = volumes["UNIT1"]
@@ -588,12 +604,13 @@ def ingest(
     """Read a timepoint's folder; with a protocol, check headers and the scanner's own T1 map against it."""
     series, others = scan_folder(folder)
     if not series and (nifti := read_nifti_folder(folder, kind=kind)) is not None:
+        check_spacing(nifti, folder)
         if kind == "session":
             scanner_t1 = nifti.pop("T1map", (None,))[0]
             check_session({role: v for role, (v, _) in nifti.items()})
             for role in REQUIRED[kind]:
                 if protocol is not None:
-                    check_sidecar(nifti[role][1], role, protocol, file=role)
+                    check_sidecar(nifti[role][1], role, protocol, file=f"{folder}/…_{role}.json")
             figures, found = check_protocol(nifti["UNIT1"][0], scanner_t1, protocol, check)
             return Ingested(nifti, None, [], others, found, figures)
         if "dseg" not in nifti:
@@ -641,6 +658,7 @@ def ingest(
         inversions = [volumes[f"inv-{n}_MP2RAGE"][0] for n in (1, 2)]
         volumes["UNIT1"] = (uni_of_phase(inversions, [convert(s) for s in phases]), {})
         flags.append("UNI was made of INV1 and INV2 with their phase images: the folder has none")
+    check_spacing(volumes, folder)
     checked: dict[str, float] = {}
     if kind == "session":
         check_session({role: v for role, (v, _) in volumes.items()})

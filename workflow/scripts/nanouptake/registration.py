@@ -65,7 +65,7 @@ class Registration:
 
 def _coarse(volume: Volume, spacing_mm: float = 2.0) -> tuple[Volume, np.ndarray]:
     """Return the block-averaged image at about the spacing asked for, and the factors."""
-    factors = np.maximum(1, np.round(spacing_mm / volume.spacing_mm)).astype(int)
+    factors = np.clip(np.round(spacing_mm / volume.spacing_mm), 1, volume.shape).astype(int)
     shape = [n // f * f for n, f in zip(volume.shape, factors, strict=True)]
     blocks = volume.data[tuple(slice(n) for n in shape)].astype(np.float32)
     for axis, factor in enumerate(factors):

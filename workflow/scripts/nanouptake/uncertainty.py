@@ -368,12 +368,14 @@ def upper_quarter(
     -------
     excess, sd : (2,) ndarray
         Noise widens a distribution: the values are drawn towards their mean until their variance is what is
-        left after that of the noise. sd is the error that noise causes.
+        left after that of the noise. sd is the error that noise causes. NaN where nothing has weight.
 
     >>> upper_quarter(np.arange(8.0), np.ones(8), np.zeros(8))[0].tolist()
     [2.0, 3.0]
     """
     n = weights.sum()
+    if not n > 0:  # a contour of few voxels that was moved off all of them
+        return np.full(2, np.nan), np.full(2, np.nan)
     mean = np.average(values, weights=weights)
     spread = np.average((values - mean) ** 2, weights=weights)
     noise = np.average(noise_variance, weights=weights)
