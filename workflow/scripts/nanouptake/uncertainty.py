@@ -37,7 +37,7 @@ NORMAL_EXCESS = np.array([0.674, 1.271])  # of a normal distribution's 75th perc
 # 150 tumours without noise read 9 to 30 (75th percentile 9 to 30) for the patterns that have an excess.
 RECOVERY = np.array([16.0, 13.0])
 UNSURE = 0.9
-MIMIC = 0.45  # of an excess that noise alone would have: uniform tumours keep that much of it
+MIMIC = 0.6  # of an excess that noise alone would have: uniform tumours keep that much of it
 #: Used where the study's config says nothing else.
 SETTINGS = {
     "draws": 2000,
