@@ -173,7 +173,8 @@ def test_exchanged_sides_never_pass_as_ok(study, tmp_path):
     images = {}
     for timepoint in ("pre", "post"):
         anat = study / f"results/sub-P01/ses-{timepoint}/anat/sub-P01_ses-{timepoint}"
-        images |= {(timepoint, s): load(f"{anat}_{s}.nii.gz") for s in ("UNIT1", "inv-2_MP2RAGE", "T1map")}
+        suffixes = ("UNIT1", "inv-2_MP2RAGE", *(["T1map"] if timepoint == "pre" else []))
+        images |= {(timepoint, s): load(f"{anat}_{s}.nii.gz") for s in suffixes}
     exchanged = {}
     for suffix in ("UNIT1", "inv-2_MP2RAGE"):
         image = images["post", suffix]
